@@ -19,7 +19,7 @@ from tests.harness.kafka import EXTERNAL, ExternalKafka, KafkaBroker, ensure_arc
 from tests.harness.kafka_install import HarnessError, cache_folder, locked
 from tests.harness.object_store import BUCKET, ObjectStore, S3Proxy, ensure_s3proxy_jar
 from tests.harness.running import Running
-from tests.harness.topics import delete_topic
+from tests.harness.topics import name_topic, own_topic, remove_topics
 
 pytest_plugins = [
     "tests.harness.targets",
@@ -190,22 +190,19 @@ def private_kafka(
 @pytest.fixture(scope="module")
 def module_topic(kafka: KafkaBroker | ExternalKafka) -> Iterator[str]:
     """Yield the name of a topic that the tests of a module share; it and its schema topic are deleted after them."""
-    name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
-    yield name
-    for topic in (name, f"{name}_schema"):
-        delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)
+    with own_topic(kafka.bootstrap_servers) as name:
+        yield name
 
 
 @pytest.fixture
 def topic_name(request: pytest.FixtureRequest) -> Iterator[str]:
     """Yield the name of a topic that nobody has made; it and its schema topic are deleted after the test."""
-    name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
+    name = name_topic()
     # Asked for here, so that the broker outlives the deletion; a test without the shared broker never starts it.
     shared = request.getfixturevalue("kafka") if "kafka" in request.fixturenames else None
     yield name
     if shared is not None:
-        for topic in (name, f"{name}_schema"):
-            delete_topic(shared.bootstrap_servers, topic, missing_ok=True)
+        remove_topics(shared.bootstrap_servers, name)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import uuid
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +24,7 @@ from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.oracle import Oracle, assert_values_equal, fill_topic, make_topic, note
 from tests.harness.producer import produce
-from tests.harness.topics import create_topic, delete_records_before, delete_topic
+from tests.harness.topics import create_topic, delete_records_before, own_topic
 
 COUNT = 900
 
@@ -47,10 +46,8 @@ def frame(kafka: Any, topic: str, oracle: Oracle) -> TopicFrame:
 
 @pytest.fixture
 def other(kafka: Any) -> Iterator[str]:
-    name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
-    yield name
-    for each in (name, f"{name}_schema"):
-        delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
+    with own_topic(kafka.bootstrap_servers) as name:
+        yield name
 
 
 def _source(frame: TopicFrame) -> TopicSource:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ from tests.harness.hosts import Network, ensure_hosts
 from tests.harness.kafka_install import HarnessError, ensure_kafka_jars
 from tests.harness.oracle import Oracle, fill_topic
 from tests.harness.slurm import Slurm, ensure_slurm
-from tests.harness.topics import delete_topic
+from tests.harness.topics import name_topic, remove_topics
 
 
 def ensure_systemd() -> None:
@@ -83,11 +82,9 @@ def large_topic(kafka: Any) -> Iterator[Callable[[AlertKind, int], tuple[str, Or
 
     def make(kind: AlertKind, count: int) -> tuple[str, Oracle]:
         if kind not in made:
-            name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
+            name = name_topic()
             made[kind] = name, fill_topic(kafka.bootstrap_servers, name, kind, count, partitions=20)
         return made[kind]
 
     yield make
-    for name, _ in made.values():
-        for topic in (name, f"{name}_schema"):
-            delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)
+    remove_topics(kafka.bootstrap_servers, *(name for name, _ in made.values()))

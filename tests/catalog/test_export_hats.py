@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,12 @@ from fink_dask.catalog.gather import Objects
 from fink_dask.catalog.hats import export_hats
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.ledger.ledger import Ledger
-from tests.alerts.made_up import AlertKind, avro_schema, encoder, made_up_alerts
+from tests.alerts.made_up import AlertKind, avro_schema, made_up_alerts
 from tests.harness.catalogs import content_of
 from tests.harness.cli import PROGRAM, environment, remarks, run_cli, transfer_arguments
 from tests.harness.nights import add_night
-from tests.harness.oracle import Oracle, make_topic, note
-from tests.harness.producer import produce
-from tests.harness.topics import delete_topic
+from tests.harness.oracle import fill_with
+from tests.harness.topics import own_topic
 
 pytestmark = [pytest.mark.readers, pytest.mark.usefixtures("shared_dask")]
 
@@ -69,12 +67,10 @@ class Sky:
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.value)
-def sky(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sky]:
+def sky(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Sky:
     """Transfer a topic; some alerts come twice, some are of no object, some have no position."""
     kind: AlertKind = request.param
     names, count = KINDS[kind], COUNT if kind is AlertKind.ZTF_LIGHT else COUNT // 5
-    topic = f"ftransfer_{kind.value[:4].strip('-')}_2026-11-01_{time.time_ns() % 10**12}"
-    oracle = Oracle(make_topic(kafka.bootstrap_servers, topic, kind, 3), {})
     alerts = list(made_up_alerts(kind, count))
     measured = [alert if names.record is None else alert[names.record] for alert in alerts]
     for one in measured[:HOMELESS]:
@@ -82,20 +78,16 @@ def sky(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.Tem
     of_objects = [one for one in measured if one[names.object_id]]
     for one in of_objects[:LOST]:
         one["ra"] = None
-    encode = encoder(oracle.schema)
-    values = [encode(alert) for alert in alerts]
-    twice = [value for value, one in zip(values, measured, strict=True) if one[names.object_id]][-TWICE:]
-    values += twice
-    note(oracle, produce(kafka.bootstrap_servers, topic, values), values)
+    twice = [alert for alert, one in zip(alerts, measured, strict=True) if one[names.object_id]][-TWICE:]
     outdir = tmp_path_factory.mktemp("sky") / "alerts"
-    result = run_cli(*transfer_arguments(kafka, topic, outdir, "-partitionby", "time"))
-    assert result.returncode == 0, result.stderr
+    with own_topic(kafka.bootstrap_servers, kind) as topic:
+        fill_with(kafka.bootstrap_servers, topic, kind, [*alerts, *twice], 3)
+        result = run_cli(*transfer_arguments(kafka, topic, outdir, "-partitionby", "time"))
+        assert result.returncode == 0, result.stderr
     curves: dict[Any, list[dict[str, Any]]] = {}
     for one in sorted(of_objects[LOST:], key=lambda one: one[names.time]):
         curves.setdefault(one[names.object_id], []).append(one)
-    yield Sky(Ledger(outdir), names, curves, len(measured) - len(of_objects))
-    for each in (topic, f"{topic}_schema"):
-        delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
+    return Sky(Ledger(outdir), names, curves, len(measured) - len(of_objects))
 
 
 @pytest.fixture(scope="module")

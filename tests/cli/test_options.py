@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import subprocess
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,16 @@ from fink_dask.settings import GROUPS, KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema
 from tests.harness.cli import PROGRAM, environment, run_cli
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic
-from tests.harness.topics import delete_topic
+from tests.harness.topics import name_topic, remove_topics
 
 #: Named here, because settings are spelled with it; another one in each session.
-TOPIC = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
+TOPIC = name_topic()
 
 
 @pytest.fixture(scope="module")
 def alerts(kafka: Any) -> Iterator[Oracle]:
     yield fill_topic(kafka.bootstrap_servers, TOPIC, AlertKind.ZTF_LIGHT, 60, partitions=3)
-    for topic in (TOPIC, f"{TOPIC}_schema"):
-        delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)
+    remove_topics(kafka.bootstrap_servers, TOPIC)
 
 
 def planned(*options: str, cwd: Path, env: dict[str, str] | None = None) -> dict[str, Any]:

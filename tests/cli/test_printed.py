@@ -17,7 +17,7 @@ from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli
 from tests.harness.oracle import assert_exactly_once, fill_topic
 from tests.harness.predictions import delete_predicted, fill_predicted, read_predicted
-from tests.harness.topics import delete_topic
+from tests.harness.topics import remove_topics
 
 pytestmark = pytest.mark.commands
 
@@ -149,8 +149,7 @@ def test_a_printed_line_works_letter_for_letter_also_a_second_time(
             result = run_cli("transfer", *words, cwd=tmp_path, env=env)
             assert result.returncode == 0, result.stderr
     finally:
-        for name in (topic, f"{topic}_schema"):
-            delete_topic(kafka.bootstrap_servers, name, missing_ok=True)
+        remove_topics(kafka.bootstrap_servers, topic)
     assert f"alerts     {printed.rows:,}," in result.stdout
     expected = set(oracle.values) if printed.rows == ALERTS else set(sorted(oracle.values)[: printed.rows])
     assert_exactly_once(outdir, expected)

@@ -21,7 +21,7 @@ import pytest
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic, places
-from tests.harness.topics import delete_topic
+from tests.harness.topics import remove_topics
 
 REPLACED = ("year", "month", "day")
 
@@ -76,8 +76,7 @@ def transferred(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: py
     reader.join()
     assert process.returncode == 0, err
     yield Transferred(case, outdir, oracle, json.loads(out), seen)
-    for topic in (case.topic, f"{case.topic}_schema"):
-        delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)
+    remove_topics(kafka.bootstrap_servers, case.topic)
 
 
 def _read_until_done(process: subprocess.Popen[str], outdir: Path, oracle: Oracle, seen: list[int]) -> None:

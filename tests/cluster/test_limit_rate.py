@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 import fink_dask
-from tests.alerts.made_up import AlertKind, encoded_alerts
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.dask import running_scheduler
 from tests.harness.link import FarKafka, Line, far_kafka
-from tests.harness.oracle import Oracle, assert_exactly_once, make_topic, note
-from tests.harness.producer import produce
+from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic
 
 pytestmark = pytest.mark.links
 
@@ -37,10 +36,8 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarKafka]:
 
 @pytest.fixture(scope="module")
 def topic(far: FarKafka) -> tuple[str, Oracle]:
-    servers, values = far.near.bootstrap_servers, list(encoded_alerts(AlertKind.ZTF_LIGHT, 10_000))
-    oracle = Oracle(make_topic(servers, "topic", AlertKind.ZTF_LIGHT, 6), {})
-    note(oracle, produce(servers, "topic", values, partitions=6, options=BATCHES), values)
-    return "topic", oracle
+    kind, servers = AlertKind.ZTF_LIGHT, far.near.bootstrap_servers
+    return "topic", fill_topic(servers, "topic", kind, 10_000, partitions=6, options=BATCHES)
 
 
 def most_taken(far: FarKafka, run: Callable[[], None]) -> int:

@@ -26,7 +26,7 @@ from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, places
 from tests.harness.planned import plan_topic
 from tests.harness.producer import open_transaction, produce, produce_transaction
-from tests.harness.topics import create_topic, delete_records_before, delete_topic, topic_names
+from tests.harness.topics import create_topic, delete_records_before, delete_topic, remove_topics, topic_names
 
 pytestmark = pytest.mark.usefixtures("shared_dask")
 
@@ -274,15 +274,13 @@ def test_another_topic_or_another_schema_is_not_mixed_in(kafka: Any, topic_name:
     (tmp_path / "schema.json").write_text(json.dumps(changed))
     with pytest.raises(LedgerError, match="the schema is not the one that it was begun with"):
         transfer(kafka, topic_name, tmp_path / "out", schema_file=tmp_path / "schema.json")
-    for name in (other, f"{other}_schema"):
-        delete_topic(kafka.bootstrap_servers, name, missing_ok=True)
+    remove_topics(kafka.bootstrap_servers, other)
 
 
 def test_a_topic_made_anew_under_the_same_name_is_refused(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 50, partitions=1)
     transfer(kafka, topic_name, tmp_path / "out")
-    delete_topic(kafka.bootstrap_servers, topic_name)
-    delete_topic(kafka.bootstrap_servers, f"{topic_name}_schema")
+    remove_topics(kafka.bootstrap_servers, topic_name)
     fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 80, partitions=1)
     with pytest.raises(LedgerError, match="deleted and made again"):
         transfer(kafka, topic_name, tmp_path / "out")

@@ -24,7 +24,7 @@ from tests.harness.kafka import KafkaBroker
 from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, make_topic, places, wait_for
 from tests.harness.planned import plan_topic
 from tests.harness.running import Running
-from tests.harness.topics import create_topic, delete_topic, topic_names
+from tests.harness.topics import create_topic, delete_topic, remove_topics, topic_names
 
 pytestmark = pytest.mark.following
 
@@ -185,8 +185,7 @@ def test_topics_that_appear_are_joined_and_one_that_is_deleted_fails_alone(
     running = Running(kafka, f"{stem}*", night, *FOLLOW, "--until-count", "700", "--json")
     wait_for(lambda: len(datasets_in(night)) == 2 or running.is_over, "the first plans")
     wait_for(lambda: sum(places(night / name).total() for name in oracles) == 200, "the first alerts")
-    for name in (f"{stem}1", f"{stem}1_schema"):
-        delete_topic(kafka.bootstrap_servers, name)
+    remove_topics(kafka.bootstrap_servers, f"{stem}1")
     oracles[f"{stem}3"] = fill(kafka, f"{stem}3", 300)
     add_alerts(kafka.bootstrap_servers, f"{stem}2", oracles[f"{stem}2"], LIGHT, 100, seed=1, first_id=100)
     assert "other topics go on" in running.wait_until_said("no such topic")
@@ -242,8 +241,7 @@ def test_what_is_held_or_gone_fails_alone_and_a_pattern_is_waited_for(kafka: Any
     oracles = {f"{stem}_{x}": fill(kafka, f"{stem}_{x}", 30) for x in ("free", "held", "gone")}
     for name in (f"{stem}_held", f"{stem}_gone"):
         plan_topic(kafka.bootstrap_servers, name, night / name)
-    for name in (f"{stem}_gone", f"{stem}_gone_schema"):
-        delete_topic(kafka.bootstrap_servers, name)
+    remove_topics(kafka.bootstrap_servers, f"{stem}_gone")
     with hold_lease(Ledger(night / f"{stem}_held")):
         result = transfer(kafka, f"{stem}_*", night, "--json")
     assert result.returncode == 1, result.stderr

@@ -39,7 +39,7 @@ from tests.harness.oracle import (
 )
 from tests.harness.producer import produce, publish_schema
 from tests.harness.running import Running
-from tests.harness.topics import create_topic, delete_records_before, delete_topic
+from tests.harness.topics import create_topic, delete_records_before, remove_topics
 
 pytestmark = pytest.mark.commands
 
@@ -441,6 +441,4 @@ def test_it_is_asked_of_each_of_several_topics(kafka: Any, topic_name: str, tmp_
     assert f"{names[1]}: --where: the alerts have no column magpsf; did you mean candidate.magpsf?" in result.stdout
     assert "filtered" in result.stdout.splitlines()[0]
     assert_exactly_once(tmp_path / "alerts" / names[0], wanted_of(oracles[names[0]]))
-    for name in names:
-        for each in (name, f"{name}_schema"):
-            delete_topic(kafka.bootstrap_servers, each)
+    remove_topics(kafka.bootstrap_servers, *names)

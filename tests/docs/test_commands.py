@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from tests.harness.oracle import fill_topic
 from tests.harness.predictions import predictions_of
 from tests.harness.producer import produce
 from tests.harness.targets import TARGETS
-from tests.harness.topics import create_topic, delete_topic, topic_names
+from tests.harness.topics import create_topic, delete_topic, name_topic, remove_topics, topic_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -150,7 +149,7 @@ def shell(line: int, command: str) -> Step:
 @pytest.fixture
 def topic(kafka: Any) -> Iterator[str]:
     """Yield a topic that stands in for the one in the documentation."""
-    name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
+    name = name_topic()
     fill_topic(kafka.bootstrap_servers, name, AlertKind.ZTF_LIGHT, ALERTS, partitions=3)
     yield name
     # A page may publish topics of its own, whose names begin with this one.
@@ -353,7 +352,7 @@ for place, block in json.load(sys.stdin):
 def test_what_a_page_prints_for_a_kind_of_alerts_works_for_them(
     kind: AlertKind, kafka: Any, reader: dict[str, str], tmp_path: Path
 ) -> None:
-    name = f"ftransfer_{kind.value[:4]}_2026-11-01_{uuid.uuid4().int % 10**12}"
+    name = name_topic(kind)
     fill_topic(kafka.bootstrap_servers, name, kind, 60, partitions=3)
     printed = [
         (f"{path.name}, line {block.line}", re.sub(r"ftransfer_\w+_2026-02-24_123456", name, block.text))
@@ -381,8 +380,7 @@ def test_what_a_page_prints_for_a_kind_of_alerts_works_for_them(
             assert ended.returncode == 0, ended.stdout[-500:] + ended.stderr[-3000:]
         assert all(place in ended.stdout for place, _ in printed)
     finally:
-        for topic in (name, f"{name}_schema"):
-            delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)
+        remove_topics(kafka.bootstrap_servers, name)
 
 
 @pytest.mark.docs
@@ -392,7 +390,7 @@ def test_the_examples_and_the_light_curves_are_for_every_kind_of_alerts(
     kind: AlertKind, kafka: Any, reader: dict[str, str], tmp_path: Path
 ) -> None:
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == EXAMPLES
-    name = f"ftransfer_{kind.value[:4]}_2026-11-01_{uuid.uuid4().int % 10**12}"
+    name = name_topic(kind)
     fill_topic(kafka.bootstrap_servers, name, kind, 40, partitions=3)
     try:
         (on_the_page,) = (
@@ -424,8 +422,7 @@ def test_the_examples_and_the_light_curves_are_for_every_kind_of_alerts(
             assert ended.returncode == 0, ended.stderr
             assert ended.stdout
     finally:
-        for topic in (name, f"{name}_schema"):
-            delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)
+        remove_topics(kafka.bootstrap_servers, name)
 
 
 @pytest.mark.docs

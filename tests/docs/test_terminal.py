@@ -17,7 +17,7 @@ from tests.harness.dashboard import PICTURES
 from tests.harness.environments import ROOT
 from tests.harness.oracle import fill_topic
 from tests.harness.terminal import Terminal
-from tests.harness.topics import delete_topic
+from tests.harness.topics import remove_topics
 
 pytestmark = pytest.mark.browser
 
@@ -41,8 +41,7 @@ def test_what_stands_on_the_terminal_after_a_transfer_is_whole(kafka: Any, tmp_p
         for command in COMMANDS:
             assert terminal.type(command, [*PROGRAM, *shlex.split(command)[1:]]) == 0, terminal.text
     finally:
-        for topic in (TOPIC, f"{TOPIC}_schema"):
-            delete_topic(kafka.bootstrap_servers, topic, missing_ok=True)
+        remove_topics(kafka.bootstrap_servers, TOPIC)
     assert "all 40,000 planned offsets" in terminal.text
     assert "\x1b" not in terminal.text
     wanted = os.environ.get(PICTURES)

@@ -7,7 +7,6 @@ import json
 import math
 import shutil
 import subprocess
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from tests.alerts.made_up import AlertKind
 from tests.harness.cli import remarks, run_cli, transfer_arguments
 from tests.harness.kafka_install import apt_install, is_debian_root
 from tests.harness.oracle import fill_topic
-from tests.harness.topics import create_topic, delete_topic
+from tests.harness.topics import create_topic, own_topic
 from tests.harness.versions import Livestream, record
 
 pytestmark = pytest.mark.usefixtures("shared_dask")
@@ -56,17 +55,13 @@ class Transferred:
 @pytest.fixture(scope="module", params=list(COLUMNS), ids=lambda kind: kind.value)
 def sent(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transferred]:
     kind: AlertKind = request.param
-    topic = f"ftransfer_{kind.value[:4].strip('-')}_2026-11-01_{uuid.uuid4().int % 10**12}"
     outdir = tmp_path_factory.mktemp("export") / "alerts"
-    try:
+    with own_topic(kafka.bootstrap_servers, kind) as topic:
         oracle = fill_topic(kafka.bootstrap_servers, topic, kind, 20, partitions=1)
         done = run_cli(*transfer_arguments(kafka, topic, outdir, "-partitionby", "time"))
         assert done.returncode == 0, done.stderr
         alerts = [oracle.alert(place) for place in oracle.values]
         yield Transferred(outdir, kind, {alert[COLUMNS[kind][0]]: alert for alert in alerts})
-    finally:
-        for each in (topic, f"{topic}_schema"):
-            delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
 
 
 def value_of(alert: dict[str, Any], path: str) -> Any:

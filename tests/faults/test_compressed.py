@@ -11,9 +11,9 @@ import fastavro
 import pyarrow.dataset as ds
 import pytest
 
-from tests.alerts.made_up import AlertKind, encoded_alerts
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
-from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, make_topic, note
+from tests.harness.oracle import assert_exactly_once, assert_values_equal, fill_topic
 from tests.harness.producer import produce, publish_schema
 from tests.harness.topics import create_topic
 from tests.harness.weigh import run_and_weigh
@@ -36,10 +36,8 @@ PARSED = fastavro.parse_schema(SCHEMA)
 def test_31_alerts_of_a_compressed_topic_arrive_as_they_were(
     kafka: Any, topic_name: str, tmp_path: Path, codec: str
 ) -> None:
-    oracle = Oracle(make_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 3), {})
-    values = list(encoded_alerts(AlertKind.ZTF_LIGHT, 2000))
     options = {"compression.type": codec}
-    note(oracle, produce(kafka.bootstrap_servers, topic_name, values, options=options), values)
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 2000, partitions=3, options=options)
     result = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "alerts"))
     assert result.returncode == 0, result.stderr
     assert_exactly_once(tmp_path / "alerts", oracle.values)

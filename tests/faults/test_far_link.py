@@ -22,7 +22,7 @@ from tests.harness.link import FarKafka, Line
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic
 from tests.harness.running import Running
 from tests.harness.secure import PASSWORD, USER, SecureKafka, far_secure_kafka, ways
-from tests.harness.topics import delete_records_before, delete_topic
+from tests.harness.topics import delete_records_before, remove_topics
 
 pytestmark = pytest.mark.links
 #: To a ship, or a telescope behind two satellites.
@@ -67,8 +67,7 @@ def test_30_a_topic_that_is_made_anew_while_it_is_being_filled_is_recognised_far
     running = Running(far, topic.name, tmp_path / "alerts", "-nconsumers", "1", slowly=False)
     try:
         running.wait_until_it_reads()
-        for name in (topic.name, f"{topic.name}_schema"):
-            delete_topic(address, name)
+        remove_topics(address, topic.name)
         another = fill_topic(address, topic.name, AlertKind.ZTF_LIGHT, 10, partitions=3, seed=7, first_id=10**6)
         with filling(lambda turn: add_alerts(address, topic.name, another, AlertKind.ZTF_LIGHT, 30, first_id=turn)):
             code, err = running.finish()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from tests.harness.filled import Filled, carry
 from tests.harness.link import FarKafka, Line
 from tests.harness.oracle import fill_topic
 from tests.harness.producer import produce, produce_transaction
-from tests.harness.topics import create_topic
+from tests.harness.topics import create_topic, name_topic
 
 pytestmark = pytest.mark.links
 Topics = Callable[[int], Filled]
@@ -68,7 +67,7 @@ def test_24_batches_of_which_four_at_once_never_come_in_time_come_one_after_the_
 ) -> None:
     """librdkafka gives a response up after a minute: what came of it by then is thrown away, and asked for again."""
     options = {"batch.size": 10**6, "linger.ms": 3000}
-    name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
+    name = name_topic()
     oracle = fill_topic(far.near.bootstrap_servers, name, AlertKind.ZTF_LIGHT, 3400, partitions=4, options=options)
     topic = Filled(name, oracle, far.stored_bytes(name))
     patience = ("-nconsumers", "4", "--reconnect-timeout", "150s")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.link import FarKafka, Line, Moved
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic
+from tests.harness.topics import name_topic
 
 #: What clients ask and are told beside the alerts: metadata, schemas, empty fetches.
 BESIDE_BYTES = 200_000
@@ -34,7 +34,7 @@ class Filled:
 
 def fill_far_topic(far: FarKafka, alerts: int, partitions: int = 10, batch_bytes: int = BATCH_BYTES) -> Filled:
     """Make a topic of so many light alerts of about 1 kB, whose name nobody else has."""
-    name = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
+    name = name_topic()
     options = {"batch.size": batch_bytes}
     oracle = fill_topic(
         far.near.bootstrap_servers, name, AlertKind.ZTF_LIGHT, alerts, partitions=partitions, options=options

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from fink_dask.dataset.formats import format_of
-from tests.alerts.made_up import AlertKind, avro_schema
+from tests.alerts.made_up import AlertKind, avro_schema, encoder
 from tests.harness.alerts_once import alerts_once
 from tests.harness.producer import Produced, produce, publish_schema
 from tests.harness.topics import create_topic
@@ -61,6 +61,14 @@ def fill_topic(
     """Make a topic of made-up alerts, its schema topic too, and keep what was acknowledged."""
     oracle = Oracle(make_topic(bootstrap, topic, kind, partitions), {})
     add_alerts(bootstrap, topic, oracle, kind, count, seed=seed, first_id=first_id, options=options)
+    return oracle
+
+
+def fill_with(bootstrap: str, topic: str, kind: AlertKind, alerts: Iterable[Any], partitions: int = 10) -> Oracle:
+    """Make a topic of these alerts, its schema topic too, and keep what was acknowledged."""
+    oracle = Oracle(make_topic(bootstrap, topic, kind, partitions), {})
+    values = list(map(encoder(oracle.schema), alerts))
+    note(oracle, produce(bootstrap, topic, values), values)
     return oracle
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -47,6 +49,28 @@ def delete_topic(bootstrap: str, name: str, *, missing_ok: bool = False) -> None
         if not (missing_ok and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART):
             raise
     _wait_for(lambda: name not in _metadata(admin).topics, f"{name} is still listed")
+
+
+def name_topic(kind: str = "ztf") -> str:
+    """Make up the name of a topic for a kind of alerts, which nobody else has."""
+    return f"ftransfer_{kind.partition('-')[0]}_2026-11-01_{uuid.uuid4().int % 10**12}"
+
+
+def remove_topics(bootstrap: str, *names: str) -> None:
+    """Delete topics and their schema topics, as far as they are there."""
+    for name in names:
+        for each in (name, f"{name}_schema"):
+            delete_topic(bootstrap, each, missing_ok=True)
+
+
+@contextmanager
+def own_topic(bootstrap: str, kind: str = "ztf") -> Iterator[str]:
+    """Yield the name of a topic that nobody has made; it and its schema topic are deleted at the end."""
+    name = name_topic(kind)
+    try:
+        yield name
+    finally:
+        remove_topics(bootstrap, name)
 
 
 def add_partitions(bootstrap: str, name: str, total: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import re
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,10 @@ import pytest
 from astropy.io import fits
 from PIL import Image
 
-from tests.alerts.made_up import AlertKind, encoder, made_up_alerts
+from tests.alerts.made_up import AlertKind, made_up_alerts
 from tests.harness.cli import remarks, run_cli, transfer_arguments
-from tests.harness.oracle import Oracle, make_topic, note
-from tests.harness.producer import produce
-from tests.harness.topics import delete_topic
+from tests.harness.oracle import fill_with
+from tests.harness.topics import own_topic
 
 pytestmark = pytest.mark.usefixtures("shared_dask")
 
@@ -48,7 +46,6 @@ def bytes_of(alert: dict[str, Any], shown: str) -> bytes:
 @pytest.fixture(scope="module", params=[AlertKind.ZTF_FULL, AlertKind.LSST_FULL], ids=lambda kind: kind.value)
 def sent(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transferred]:
     kind: AlertKind = request.param
-    topic = f"ftransfer_{kind.value[:4].strip('-')}_2026-11-01_{uuid.uuid4().int % 10**12}"
     outdir = tmp_path_factory.mktemp("cutouts") / "alerts"
     alerts = list(made_up_alerts(kind, 20))
     objects: dict[str, list[dict[str, Any]]] = {}
@@ -62,16 +59,11 @@ def sent(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.Te
         objects[damaged][-1]["cutoutTemplate"] = b"SIMPLE  = junk"
     else:
         template["stampData"] = b"\x1f\x8bjunk"
-    try:
-        oracle = Oracle(make_topic(kafka.bootstrap_servers, topic, kind, 1), {})
-        values = list(map(encoder(oracle.schema), alerts))
-        note(oracle, produce(kafka.bootstrap_servers, topic, values), values)
+    with own_topic(kafka.bootstrap_servers, kind) as topic:
+        fill_with(kafka.bootstrap_servers, topic, kind, alerts, 1)
         done = run_cli(*transfer_arguments(kafka, topic, outdir))
         assert done.returncode == 0, done.stderr
         yield Transferred(outdir, objects, damaged)
-    finally:
-        for each in (topic, f"{topic}_schema"):
-            delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
 
 
 def test_a_report_shows_the_objects_that_were_asked_for(sent: Transferred, tmp_path: Path) -> None:

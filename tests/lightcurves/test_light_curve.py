@@ -19,11 +19,10 @@ from fink_dask.dataset.surveys import find_fields
 from fink_dask.errors import LedgerError, SettingsError
 from fink_dask.lightcurves.points import SCHEMA, points_of
 from fink_dask.report.objects import show_objects
-from tests.alerts.made_up import AlertKind, encoder, made_up_alerts
+from tests.alerts.made_up import AlertKind, made_up_alerts
 from tests.harness.cli import run_cli, transfer_arguments
-from tests.harness.oracle import Oracle, fill_topic, make_topic, note
-from tests.harness.producer import produce
-from tests.harness.topics import delete_topic
+from tests.harness.oracle import fill_topic, fill_with
+from tests.harness.topics import own_topic, remove_topics
 
 pytestmark = pytest.mark.usefixtures("shared_dask")
 
@@ -46,22 +45,16 @@ def detection_of(alert: Alert) -> Alert:
 @pytest.fixture(scope="module", params=list(AlertKind), ids=lambda kind: kind.value)
 def sent(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transferred]:
     kind: AlertKind = request.param
-    topic = f"ftransfer_{kind.value[:4].strip('-')}_2026-11-01_{uuid.uuid4().int % 10**12}"
     outdir = tmp_path_factory.mktemp("curves") / "alerts"
     alerts = list(made_up_alerts(kind, 40))
     objects = defaultdict(list)
     for alert in alerts:
         objects[alert.get("objectId") or detection_of(alert)["diaObjectId"]].append(alert)
-    try:
-        oracle = Oracle(make_topic(kafka.bootstrap_servers, topic, kind, 2), {})
-        values = list(map(encoder(oracle.schema), alerts))
-        note(oracle, produce(kafka.bootstrap_servers, topic, values), values)
+    with own_topic(kafka.bootstrap_servers, kind) as topic:
+        fill_with(kafka.bootstrap_servers, topic, kind, alerts, 2)
         done = run_cli(*transfer_arguments(kafka, topic, outdir, "-partitionby", "time"))
         assert done.returncode == 0, done.stderr
         yield Transferred(outdir, objects)
-    finally:
-        for each in (topic, f"{topic}_schema"):
-            delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
 
 
 def expected_curve(alerts: list[Alert]) -> list[tuple[Any, ...]]:
@@ -167,9 +160,7 @@ def test_an_alert_that_two_topics_of_a_season_hold_is_one_measurement(kafka: Any
         done = run_cli(*transfer_arguments(kafka, f"{stem}_*", season, "-partitionby", "time"))
         assert done.returncode == 0, done.stderr
     finally:
-        for topic in topics:
-            for each in (topic, f"{topic}_schema"):
-                delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
+        remove_topics(kafka.bootstrap_servers, *topics)
     for name in fink_dask.open_dataset(season).to_table(columns=["objectId"])["objectId"].unique().to_pylist():
         assert fink_dask.light_curve(season, name).equals(fink_dask.light_curve(season / topics[1], name))
 
@@ -192,9 +183,7 @@ def test_alerts_of_light_and_of_full_packets_make_one_light_curve(kafka: Any, tm
             done = run_cli(*transfer_arguments(kafka, topic, season / topic))
             assert done.returncode == 0, done.stderr
     finally:
-        for topic in kinds:
-            for each in (topic, f"{topic}_schema"):
-                delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
+        remove_topics(kafka.bootstrap_servers, *kinds)
     light, full, _ = sent.values()
     names = {alert.get("objectId") or detection_of(alert)["diaObjectId"] for alert in (*light, *full)} - {0, None}
     for name in names:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,23 +17,19 @@ import fink_dask
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import remarks, run_cli, transfer_arguments
 from tests.harness.oracle import fill_topic
-from tests.harness.topics import delete_topic
+from tests.harness.topics import own_topic
 
 pytestmark = pytest.mark.usefixtures("shared_dask")
 
 
 @pytest.fixture(scope="module")
 def outdir(kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    topic = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}"
     path = tmp_path_factory.mktemp("curves") / "alerts"
-    try:
+    with own_topic(kafka.bootstrap_servers) as topic:
         fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_FULL, 10, partitions=1)
         done = run_cli(*transfer_arguments(kafka, topic, path))
         assert done.returncode == 0, done.stderr
         yield path
-    finally:
-        for each in (topic, f"{topic}_schema"):
-            delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from fink_dask.dataset.surveys import expression, find_fields
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.oracle import fill_topic
-from tests.harness.topics import delete_topic
+from tests.harness.topics import own_topic
 
 pytestmark = [pytest.mark.readers, pytest.mark.usefixtures("shared_dask")]
 
@@ -33,11 +32,9 @@ COLUMNS = {
 @pytest.fixture(params=list(COLUMNS), ids=lambda kind: kind.value)
 def topic(request: pytest.FixtureRequest, kafka: Any) -> Iterator[tuple[str, str]]:
     kind: AlertKind = request.param
-    name = f"ftransfer_{kind.value[:4].strip('-')}_2026-11-01_{uuid.uuid4().int % 10**12}"
-    fill_topic(kafka.bootstrap_servers, name, kind, 30, partitions=1)
-    yield name, COLUMNS[kind]
-    for each in (name, f"{name}_schema"):
-        delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
+    with own_topic(kafka.bootstrap_servers, kind) as name:
+        fill_topic(kafka.bootstrap_servers, name, kind, 30, partitions=1)
+        yield name, COLUMNS[kind]
 
 
 def test_the_same_words_choose_the_same_columns_everywhere(topic: tuple[str, str], kafka: Any, tmp_path: Path) -> None:

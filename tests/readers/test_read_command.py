@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from tests.alerts.made_up import AlertKind
 from tests.harness.cli import Shared, environment, run_cli, transfer_arguments
 from tests.harness.object_store import ObjectStore
 from tests.harness.oracle import Oracle, fill_topic
-from tests.harness.topics import create_topic, delete_topic
+from tests.harness.topics import create_topic, name_topic, remove_topics
 from tests.harness.versions import V1, V2, Livestream
 
 pytestmark = [pytest.mark.readers, pytest.mark.usefixtures("shared_dask")]
@@ -73,12 +72,10 @@ class Topic:
 def topics(kafka: Any) -> Iterator[dict[AlertKind, Topic]]:
     made = {}
     for kind in AlertKind:
-        name = f"ftransfer_{kind.value[:4].strip('-')}_2026-11-01_{uuid.uuid4().int % 10**12}"
+        name = name_topic(kind)
         made[kind] = Topic(name, kind, fill_topic(kafka.bootstrap_servers, name, kind, 60, partitions=2))
     yield made
-    for topic in made.values():
-        for each in (topic.name, f"{topic.name}_schema"):
-            delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
+    remove_topics(kafka.bootstrap_servers, *(topic.name for topic in made.values()))
 
 
 def transferred(kafka: Any, topic: Topic, place: Path | str, *options: str) -> None:

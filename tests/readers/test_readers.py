@@ -8,7 +8,6 @@ import io
 import json
 import subprocess
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -29,11 +28,10 @@ from astropy.io import fits
 
 import fink_dask
 from benchmarks.environments import python_of, spark_environment
-from tests.alerts.made_up import AlertKind, encoder, made_up_alerts
+from tests.alerts.made_up import AlertKind, made_up_alerts
 from tests.harness.cli import run_cli, transfer_arguments
-from tests.harness.oracle import Oracle, make_topic, note
-from tests.harness.producer import produce
-from tests.harness.topics import delete_topic
+from tests.harness.oracle import fill_with
+from tests.harness.topics import own_topic
 
 pytestmark = [pytest.mark.readers, pytest.mark.usefixtures("shared_dask")]
 
@@ -187,18 +185,12 @@ def dataset(request: pytest.FixtureRequest, datasets: dict[AlertKind, Dataset]) 
 
 
 def _transferred(case: Case, kafka: Any, directory: Path) -> Dataset:
-    topic = f"ftransfer_{case.kind.value[:4].strip('-')}_2026-11-01_{uuid.uuid4().int % 10**12}"
-    try:
-        oracle = Oracle(make_topic(kafka.bootstrap_servers, topic, case.kind, 3), {})
-        made = list(made_up_alerts(case.kind, case.count))
-        _with_cutouts(made, case)
-        values = list(map(encoder(oracle.schema), made))
-        note(oracle, produce(kafka.bootstrap_servers, topic, values), values)
+    made = list(made_up_alerts(case.kind, case.count))
+    _with_cutouts(made, case)
+    with own_topic(kafka.bootstrap_servers, case.kind) as topic:
+        oracle = fill_with(kafka.bootstrap_servers, topic, case.kind, made, 3)
         result = run_cli(*transfer_arguments(kafka, topic, directory / "alerts", "-partitionby", "time"))
         assert result.returncode == 0, result.stderr
-    finally:
-        for each in (topic, f"{topic}_schema"):
-            delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
     alerts = [oracle.alert(place) for place in oracle.values]
     # One that was seen several times, and has no null where a light curve should have a number.
     names = [_at(alert, case.names.object_id) for alert in alerts if _at(alert, case.names.value) is not None]
@@ -403,20 +395,14 @@ def test_spark_finds_what_was_published(datasets: dict[AlertKind, Dataset], spar
 @pytest.fixture(scope="module")
 def classes(kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, int]]]:
     """Transfer a topic into directories of a boolean and of a class, either of which may be null."""
-    topic, path = f"ftransfer_ztf_2026-11-01_{uuid.uuid4().int % 10**12}", tmp_path_factory.mktemp("classes") / "alerts"
-    try:
-        oracle = Oracle(make_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, 2), {})
-        alerts = list(made_up_alerts(AlertKind.ZTF_LIGHT, 300))
-        for each, name in enumerate(["is_transient", "finkclass"]):
-            for alert in alerts[each :: 7 + each]:
-                alert[name] = None
-        values = list(map(encoder(oracle.schema), alerts))
-        note(oracle, produce(kafka.bootstrap_servers, topic, values), values)
+    path, alerts = tmp_path_factory.mktemp("classes") / "alerts", list(made_up_alerts(AlertKind.ZTF_LIGHT, 300))
+    for each, name in enumerate(["is_transient", "finkclass"]):
+        for alert in alerts[each :: 7 + each]:
+            alert[name] = None
+    with own_topic(kafka.bootstrap_servers) as topic:
+        fill_with(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, alerts, 2)
         result = run_cli(*transfer_arguments(kafka, topic, path, "-partitionby", "is_transient,finkclass"))
         assert result.returncode == 0, result.stderr
-    finally:
-        for each in (topic, f"{topic}_schema"):
-            delete_topic(kafka.bootstrap_servers, each, missing_ok=True)
     counts = Counter(f"{alert['is_transient']} {alert['finkclass']}" for alert in alerts)
     return path, sorted(counts.items())
 

@@ -19,7 +19,7 @@ from fink_dask.settings import OUTFORMATS
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import environment, run_cli, transfer_arguments
 from tests.harness.oracle import fill_topic
-from tests.harness.topics import delete_topic
+from tests.harness.topics import name_topic, remove_topics
 
 pytestmark = pytest.mark.readers
 
@@ -65,7 +65,7 @@ def transferred(
 ) -> Iterator[Transferred]:
     kind = AlertKind(request.param)
     survey = "ztf" if "ztf" in kind.value else "lsst"
-    topic = f"ftransfer_{survey}_2026-11-30_{uuid.uuid4().int % 10**9}"
+    topic = name_topic(survey)
     root = tmp_path_factory.mktemp(kind.value)
     made = Transferred(kind, topic, root / "ours", root / "theirs")
     fill_topic(kafka.bootstrap_servers, topic, kind, ALERTS)  # into ten partitions, which the client takes for granted
@@ -79,8 +79,7 @@ def transferred(
         for each in theirs:
             each.result()
     yield made
-    for name in (topic, f"{topic}_schema"):
-        delete_topic(kafka.bootstrap_servers, name)
+    remove_topics(kafka.bootstrap_servers, topic)
 
 
 def _transfer_with_client(client: Path, kafka: Any, made: Transferred, survey: str, outformat: str) -> None:

@@ -21,7 +21,7 @@ import fink_dask
 from tests.alerts.made_up import AlertKind, avro_schema, encoder, made_up_alerts
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.producer import produce, publish_schema
-from tests.harness.topics import create_topic, delete_topic
+from tests.harness.topics import create_topic, remove_topics
 from tests.harness.versions import with_more
 
 pytestmark = [pytest.mark.readers, pytest.mark.usefixtures("shared_dask")]
@@ -52,9 +52,7 @@ class Nights:
         return name
 
     def delete(self) -> None:
-        for name in self.topics:
-            for each in (name, f"{name}_schema"):
-                delete_topic(self._kafka.bootstrap_servers, each, missing_ok=True)
+        remove_topics(self._kafka.bootstrap_servers, *self.topics)
 
 
 @pytest.fixture(params=[(30, 10_000)], ids=["thirty topics"])

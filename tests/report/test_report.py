@@ -19,11 +19,11 @@ from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import summarise
 from fink_dask.report.sky import project
-from tests.alerts.made_up import AlertKind, encoder
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import Shared, run_cli, transfer_arguments
 from tests.harness.dashboard import PICTURES, keep_picture
 from tests.harness.ledgers import make_ledger, make_plan, transfer
-from tests.harness.oracle import Oracle, fill_topic, make_topic, note
+from tests.harness.oracle import fill_topic, fill_with
 from tests.harness.producer import produce
 from tests.harness.report import painted, shown_report, tile, troubles
 from tests.harness.running import Running
@@ -38,14 +38,6 @@ HOSTILE = (
 )
 #: How HOSTILE looks where it is shown.
 SEEN = HOSTILE.replace("\x1b", "\N{REPLACEMENT CHARACTER}").replace("\u202e", "\N{REPLACEMENT CHARACTER}")
-
-
-def publish(kafka: Any, topic: str, kind: AlertKind, alerts: list[dict[str, Any]], partitions: int = 4) -> Oracle:
-    """Fill a topic with these alerts."""
-    oracle = Oracle(make_topic(kafka.bootstrap_servers, topic, kind, partitions), {})
-    values = list(map(encoder(oracle.schema), alerts))
-    note(oracle, produce(kafka.bootstrap_servers, topic, values), values)
-    return oracle
 
 
 def made(outdir: str | Path, cwd: Path) -> str:
@@ -70,7 +62,9 @@ def test_a_dataset_of_full_packets_is_shown_with_everything_that_is_in_it(
     count = 3000 if os.environ.get(PICTURES) else 300
     alerts = alerts_on_the_sky(AlertKind.ZTF_FULL, count)
     # So many ranges that there is something to see over time.
-    oracle = publish(kafka, topic_name, AlertKind.ZTF_FULL, alerts, partitions=24 if os.environ.get(PICTURES) else 8)
+    oracle = fill_with(
+        kafka.bootstrap_servers, topic_name, AlertKind.ZTF_FULL, alerts, 24 if os.environ.get(PICTURES) else 8
+    )
     produce(kafka.bootstrap_servers, topic_name, [b"no alert", b"\xff" * 30])
     lost = delete_records_before(kafka.bootstrap_servers, topic_name, 3, 20)
     arguments = transfer_arguments(kafka, topic_name, tmp_path / "alerts", "-partitionby", "time", "-nconsumers", "4")
@@ -140,7 +134,7 @@ def test_what_comes_from_outside_is_text_and_nothing_else(kafka: Any, topic_name
         source["band"], source["ra"], source["psfFlux"], source["midpointMjdTai"] = HOSTILE, 1e300, math.inf, -1e300
         for earlier in alert["prvDiaSources"] or []:
             earlier["band"], earlier["psfFlux"] = HOSTILE, 1e38
-    publish(kafka, topic_name, AlertKind.LSST_FULL, alerts)
+    fill_with(kafka.bootstrap_servers, topic_name, AlertKind.LSST_FULL, alerts, 4)
     assert run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "alerts")).returncode == 0
     page = made("alerts", tmp_path)
     assert "x" * 200 not in page
@@ -164,7 +158,7 @@ def test_one_wrong_time_makes_no_needles_of_the_nights_and_no_class_is_nameless(
     alerts[0]["jd"] = 2_488_069.5  # the year 2100
     for alert in alerts[:3]:
         alert["finkclass"] = ""
-    publish(kafka, topic_name, AlertKind.ZTF_LIGHT, alerts)
+    fill_with(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, alerts, 4)
     assert run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "alerts", *options)).returncode == 0
     page = made("alerts", tmp_path)
     assert f"Nights: {min(there)} to {max(there)}; 1 alert on 2100-01-01" in page
@@ -348,7 +342,8 @@ def test_a_dataset_on_an_object_store_has_one(
 
 
 def test_without_astropy_cutouts_are_left_out_with_a_word(kafka: Any, topic_name: str, tmp_path: Path) -> None:
-    publish(kafka, topic_name, AlertKind.LSST_FULL, alerts_on_the_sky(AlertKind.LSST_FULL, 20))
+    alerts = alerts_on_the_sky(AlertKind.LSST_FULL, 20)
+    fill_with(kafka.bootstrap_servers, topic_name, AlertKind.LSST_FULL, alerts, 4)
     assert run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "alerts")).returncode == 0
     # A process that does not find it, as where it is not installed.
     code = (

@@ -28,7 +28,7 @@ from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic, note, wait_for
 from tests.harness.producer import produce, produce_transaction, publish_schema
-from tests.harness.topics import create_topic, delete_records_before, delete_topic
+from tests.harness.topics import create_topic, delete_records_before, remove_topics
 
 pytestmark = pytest.mark.usefixtures("shared_dask")
 
@@ -276,8 +276,7 @@ def test_another_topic_of_the_same_name_is_no_source(kafka: Any, topic_name: str
     ledger = Ledger(tmp_path / "alerts")
     assert run_cli(*transfer_arguments(kafka, topic_name, ledger.outdir)).returncode == 0
     _delete_one(ledger)
-    for name in (topic_name, f"{topic_name}_schema"):
-        delete_topic(kafka.bootstrap_servers, name)
+    remove_topics(kafka.bootstrap_servers, topic_name)
     result = repair(kafka, ledger)
     assert result.returncode == 1
     assert "no such topic" in result.stderr
