@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -95,6 +96,18 @@ class Daemons:
             if process.poll() is not None:
                 lines = log.read_text(errors="replace").splitlines()[-3:]
                 raise HarnessError(f"{name} ended with {process.returncode}: {' / '.join(lines)[:600]}")
+
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
+        """Wait as long as all of them run.
+
+        Raises HarnessError if one of them ends, or that takes too long.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            self.check()
+            if time.monotonic() > deadline:
+                raise HarnessError(f"waited {timeout_s} s for {what}")
+            time.sleep(0.1)
 
     def is_running(self, name: str) -> bool:
         """Whether it was started, and has not ended."""

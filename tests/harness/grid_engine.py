@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -126,7 +125,7 @@ class GridEngine:
         self.run(defaults, "usersets", str(SHARE / "util" / "resources" / "usersets"))
         self.run(defaults, "managers", "root")
         self._daemon("qmaster")
-        self._wait_until(lambda: HOST in self.run("qconf", "-sh", check=False), "its master")
+        self._daemons.wait_until(lambda: HOST in self.run("qconf", "-sh", check=False), "its master", START_TIMEOUT_S)
         self._configure()
         self._start_node()
         self._wait_for_node()
@@ -175,12 +174,4 @@ class GridEngine:
             rows = [line.split() for line in self.run("qstat", "-f", check=False).splitlines()]
             return any(row and row[0].startswith(QUEUE) and len(row) == 5 and row[3] != "-NA-" for row in rows)
 
-        self._wait_until(ready, "its node")
-
-    def _wait_until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not condition():
-            self._daemons.check()
-            if time.monotonic() > deadline:
-                raise HarnessError(f"waited {START_TIMEOUT_S} s for {what}: see {self._folder}")
-            time.sleep(0.2)
+        self._daemons.wait_until(ready, "its node", START_TIMEOUT_S)

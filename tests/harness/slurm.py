@@ -10,7 +10,6 @@ import os
 import pwd
 import secrets
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -135,7 +134,7 @@ class Slurm:
         arguments = [f"--{name}={munge / file}" for name, file in files.items()]
         command = ["runuser", "-u", "munge", "--", "munged", "--foreground", "--num-threads=2", *arguments]
         self._daemons.start("munged", command, self._folder / "munged.log")
-        self._wait_until((munge / "sock").exists, "munged")
+        self._daemons.wait_until((munge / "sock").exists, "munged", START_TIMEOUT_S)
 
     def _start_node(self, node: str) -> None:
         (self._folder / "spool" / node).mkdir(parents=True, exist_ok=True)
@@ -148,15 +147,7 @@ class Slurm:
             said = self.run("scontrol", "-o", "show", "node", check=False)
             return said.count("SlurmdStartTime=20") == len(self.nodes)
 
-        self._wait_until(ready, "the nodes")
-
-    def _wait_until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not condition():
-            self._daemons.check()
-            if time.monotonic() > deadline:
-                raise HarnessError(f"waited {START_TIMEOUT_S} s for {what} of Slurm: see {self._folder}")
-            time.sleep(0.1)
+        self._daemons.wait_until(ready, "the nodes", START_TIMEOUT_S)
 
     def _configuration(self) -> str:
         controller, *ports = self._ports
