@@ -188,7 +188,7 @@ def private_kafka(
 
 
 @pytest.fixture(scope="module")
-def module_topic(kafka: KafkaBroker | ExternalKafka) -> Iterator[str]:
+def topic(kafka: KafkaBroker | ExternalKafka) -> Iterator[str]:
     """Yield the name of a topic that the tests of a module share; it and its schema topic are deleted after them."""
     with own_topic(kafka.bootstrap_servers) as name:
         yield name

@@ -44,10 +44,10 @@ def settings(slurm: Slurm, tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def small_topic(kafka: Any, module_topic: str) -> str:
+def small_topic(kafka: Any, topic: str) -> str:
     """Name a topic that several tests read."""
-    fill_topic(kafka.bootstrap_servers, module_topic, AlertKind.ZTF_LIGHT, 2000, partitions=4)
-    return module_topic
+    fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, 2000, partitions=4)
+    return topic
 
 
 def gone(slurm: Slurm) -> bool:

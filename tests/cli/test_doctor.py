@@ -28,9 +28,9 @@ ANY_TIME = {"message.timestamp.after.max.ms": str(2**62)}
 
 
 @pytest.fixture(scope="module")
-def alerts(kafka: Any, module_topic: str) -> str:
-    fill_topic(kafka.bootstrap_servers, module_topic, AlertKind.ZTF_LIGHT, 100, partitions=2)
-    return module_topic
+def alerts(kafka: Any, topic: str) -> str:
+    fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, 100, partitions=2)
+    return topic
 
 
 def doctor(

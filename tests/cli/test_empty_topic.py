@@ -15,9 +15,9 @@ pytestmark = pytest.mark.usefixtures("shared_dask")
 
 
 @pytest.fixture(scope="module")
-def empty(kafka: Any, module_topic: str) -> str:
-    create_topic(kafka.bootstrap_servers, module_topic, 2)
-    return module_topic
+def empty(kafka: Any, topic: str) -> str:
+    create_topic(kafka.bootstrap_servers, topic, 2)
+    return topic
 
 
 def test_a_transfer_of_an_empty_topic_is_complete_and_says_that_it_has_written_nothing(

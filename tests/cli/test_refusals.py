@@ -20,9 +20,9 @@ from tests.harness.topics import create_topic, topic_names
 
 
 @pytest.fixture(scope="module")
-def light_topic(kafka: Any, module_topic: str) -> str:
-    fill_topic(kafka.bootstrap_servers, module_topic, AlertKind.ZTF_LIGHT, 20, partitions=2)
-    return module_topic
+def light_topic(kafka: Any, topic: str) -> str:
+    fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, 20, partitions=2)
+    return topic
 
 
 def refused(arguments: list[str], code: int, words: str, cwd: Path, **options: Any) -> str:

@@ -59,9 +59,9 @@ def show(kafka: Any, topic: str, *arguments: str, **options: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def alerts(kafka: Any, module_topic: str) -> str:
-    fill_topic(kafka.bootstrap_servers, module_topic, AlertKind.ZTF_FULL, 5, partitions=2)
-    return module_topic
+def alerts(kafka: Any, topic: str) -> str:
+    fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_FULL, 5, partitions=2)
+    return topic
 
 
 def test_a_tree_has_every_field_with_its_type(kafka: Any, alerts: str) -> None:

@@ -53,11 +53,6 @@ def _transfer(kafka: Any, topic: str, outdir: Path, *more: str, cwd: Path | None
 
 
 @pytest.fixture(scope="module")
-def topic(module_topic: str) -> str:
-    return module_topic
-
-
-@pytest.fixture(scope="module")
 def oracle(kafka: Any, topic: str) -> Oracle:
     return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, COUNT, partitions=3)
 

@@ -41,13 +41,13 @@ class Few:
 
 
 @pytest.fixture(scope="module")
-def few(kafka: Any, module_topic: str, dask_scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Few:
+def few(kafka: Any, topic: str, dask_scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Few:
     """Transfer a few columns of whole alerts, some of which are damaged where nobody asks for them."""
-    oracle = fill_topic(kafka.bootstrap_servers, module_topic, AlertKind.ZTF_FULL, 100, partitions=2)
+    oracle = fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_FULL, 100, partitions=2)
     good = list(oracle.values.values())
     # The cutouts are at the end: these records are sound as far as any column of COLUMNS goes.
-    produce(kafka.bootstrap_servers, module_topic, [good[0][:-1], good[1] + b"x", None, b"\xff" * 9, good[2][:-5000]])
-    made = Few(kafka, module_topic, oracle, tmp_path_factory.mktemp("few") / "out", dask_scheduler)
+    produce(kafka.bootstrap_servers, topic, [good[0][:-1], good[1] + b"x", None, b"\xff" * 9, good[2][:-5000]])
+    made = Few(kafka, topic, oracle, tmp_path_factory.mktemp("few") / "out", dask_scheduler)
     result = made.run(made.outdir, "--columns", COLUMNS)
     assert result.returncode == 3, result.stderr
     return made

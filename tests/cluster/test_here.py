@@ -24,23 +24,23 @@ KILLED = [pytest.param(0), *(pytest.param(moment, marks=pytest.mark.kills) for m
 
 
 @pytest.fixture(scope="module")
-def oracle(kafka: Any, module_topic: str) -> Oracle:
-    return fill_topic(kafka.bootstrap_servers, module_topic, AlertKind.ZTF_LIGHT, COUNT, partitions=PARTITIONS)
+def oracle(kafka: Any, topic: str) -> Oracle:
+    return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, COUNT, partitions=PARTITIONS)
 
 
 @pytest.mark.parametrize("moment", KILLED)
 def test_the_end_of_the_only_process_at_any_moment_loses_and_repeats_nothing(
-    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, moment: int
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, moment: int
 ) -> None:
     chance = random.Random(moment)
-    running = Running(kafka, module_topic, tmp_path / "alerts")
+    running = Running(kafka, topic, tmp_path / "alerts")
     running.wait_until_it_reads()
     running.wait_until_committed(moment % PARTITIONS)
     time.sleep(chance.random() * 0.2)  # the moment itself: anywhere between two commits
     assert [each.pid for each in running.family()] == [running.process.pid], "it has other processes"
     assert running.kill(), "it was over before"
     assert set(places(running.outdir)) <= set(oracle.values), "a reader saw an alert that was not published"
-    finish(kafka, module_topic, running.outdir, oracle)
+    finish(kafka, topic, running.outdir, oracle)
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,9 @@ def test_the_end_of_the_only_process_at_any_moment_loses_and_repeats_nothing(
     ],
 )
 def test_a_signal_stops_it_in_good_order_and_the_same_command_resumes(
-    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, number: int, code: int
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, number: int, code: int
 ) -> None:
-    running = Running(kafka, module_topic, tmp_path / "alerts")
+    running = Running(kafka, topic, tmp_path / "alerts")
     running.wait_until_committed(1)
     running.signal(number)
     ended, err = running.finish()
@@ -63,17 +63,17 @@ def test_a_signal_stops_it_in_good_order_and_the_same_command_resumes(
     assert "stopped at once" not in err, "it was not stopped in order"
     assert "Traceback" not in err
     assert not Ledger(running.outdir).staged()
-    finish(kafka, module_topic, running.outdir, oracle)
+    finish(kafka, topic, running.outdir, oracle)
 
 
 def test_its_metrics_are_there_and_nothing_listens_beyond_this_machine(
-    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
 ) -> None:
-    running = Running(kafka, module_topic, tmp_path / "alerts", "-nconsumers", "2")
+    running = Running(kafka, topic, tmp_path / "alerts", "-nconsumers", "2")
     address = running.wait_until_said("Dask dashboard: ").split()[-1].removesuffix("/fink")
     running.wait_until_committed(1)
     wait_for(lambda: "fink_dask_offsets" in metrics(address), "a report")
-    assert metrics(address)["fink_dask_offsets"] == {(module_topic,): COUNT}
+    assert metrics(address)["fink_dask_offsets"] == {(topic,): COUNT}
     connections = psutil.Process(running.process.pid).net_connections()
     assert {each.laddr.ip for each in connections if each.status == "LISTEN"} == {"127.0.0.1"}
     assert running.finish()[0] == 0

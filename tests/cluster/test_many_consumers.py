@@ -22,8 +22,8 @@ PARTITIONS = 12
 
 
 @pytest.fixture(scope="module")
-def oracle(kafka: Any, module_topic: str) -> Oracle:
-    return fill_topic(kafka.bootstrap_servers, module_topic, AlertKind.ZTF_LIGHT, COUNT, partitions=PARTITIONS)
+def oracle(kafka: Any, topic: str) -> Oracle:
+    return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, COUNT, partitions=PARTITIONS)
 
 
 def workers_of(process: subprocess.Popen[str]) -> set[int]:
@@ -42,10 +42,10 @@ def workers_of(process: subprocess.Popen[str]) -> set[int]:
     "nconsumers", [pytest.param(1, marks=pytest.mark.commands), 8, pytest.param(32, marks=pytest.mark.commands)]
 )
 def test_any_number_of_consumers_makes_the_same_dataset_with_no_more_workers_than_cores(
-    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, nconsumers: int
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, nconsumers: int
 ) -> None:
     outdir = tmp_path / "out"
-    arguments = transfer_arguments(kafka, module_topic, outdir, "-nconsumers", str(nconsumers), "--json")
+    arguments = transfer_arguments(kafka, topic, outdir, "-nconsumers", str(nconsumers), "--json")
     process = subprocess.Popen(
         [*PROGRAM, *arguments, "-partitionby", "time"],
         stdout=subprocess.PIPE,

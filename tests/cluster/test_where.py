@@ -65,11 +65,6 @@ def wanted_of(oracle: Oracle) -> set[Place]:
 
 
 @pytest.fixture(scope="module")
-def topic(module_topic: str) -> str:
-    return module_topic
-
-
-@pytest.fixture(scope="module")
 def oracle(kafka: Any, topic: str) -> Oracle:
     """Publish alerts of three nights, and some records that can't be decoded."""
     address = kafka.bootstrap_servers

@@ -29,11 +29,6 @@ POISON = (b"poison", b"more of it")
 
 
 @pytest.fixture(scope="module")
-def topic(module_topic: str) -> str:
-    return module_topic
-
-
-@pytest.fixture(scope="module")
 def oracle(kafka: Any, topic: str) -> Oracle:
     address = kafka.bootstrap_servers
     create_topic(address, topic, 3)

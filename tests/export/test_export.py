@@ -144,20 +144,18 @@ def test_stilts_reads_every_value_back(sent: Transferred, tmp_path: Path, suffix
 
 
 @pytest.mark.parametrize("suffix", [".fits", ".vot", ".parquet"])
-def test_what_the_schema_says_of_a_column_goes_with_it(
-    kafka: Any, module_topic: str, tmp_path: Path, suffix: str
-) -> None:
+def test_what_the_schema_says_of_a_column_goes_with_it(kafka: Any, topic: str, tmp_path: Path, suffix: str) -> None:
     said = "Magnitude from PSF-fit photometry <é> [mag]"
     inside = record("candidate", jd="double", scatter="float")
     inside["fields"][0]["doc"] = "Observation Julian date at start of exposure [days]"
     inside["fields"][1]["doc"] = said
     schema = record("alert", objectId="string", candid="long", candidate=inside)
     outdir = tmp_path / "alerts"
-    if module_topic not in _sent:
-        _sent.add(module_topic)
-        create_topic(kafka.bootstrap_servers, module_topic, 1)
-        Livestream(kafka.bootstrap_servers, module_topic).add([schema] * 3)
-    done = run_cli(*transfer_arguments(kafka, module_topic, outdir))
+    if topic not in _sent:
+        _sent.add(topic)
+        create_topic(kafka.bootstrap_servers, topic, 1)
+        Livestream(kafka.bootstrap_servers, topic).add([schema] * 3)
+    done = run_cli(*transfer_arguments(kafka, topic, outdir))
     assert done.returncode == 0, done.stderr
     file = tmp_path / f"a{suffix}"
     export_table(outdir, file)

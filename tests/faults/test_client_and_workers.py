@@ -42,8 +42,8 @@ LIGHT = AlertKind.ZTF_LIGHT
 
 
 @pytest.fixture(scope="module")
-def oracle(kafka: Any, module_topic: str) -> Oracle:
-    return fill_topic(kafka.bootstrap_servers, module_topic, LIGHT, 120, partitions=2)
+def oracle(kafka: Any, topic: str) -> Oracle:
+    return fill_topic(kafka.bootstrap_servers, topic, LIGHT, 120, partitions=2)
 
 
 def whole_job(bootstrap: str, topic: str, outdir: Path, group: str) -> None:
@@ -96,17 +96,17 @@ def kill_after(operations: Sequence[int], kafka: Any, topic: str, oracle: Oracle
 
 
 def test_01_a_client_killed_at_some_steps_from_plan_to_group_commit_costs_nothing(
-    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path
 ) -> None:
-    assert kill_after(range(3, 400, 29), kafka, module_topic, oracle, tmp_path) > 2
+    assert kill_after(range(3, 400, 29), kafka, topic, oracle, tmp_path) > 2
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_01_a_client_killed_after_any_operation_from_plan_to_group_commit_costs_nothing(
-    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, chance: random.Random
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, chance: random.Random
 ) -> None:
-    assert kill_after(range(chance.randrange(1, 4), 400, 3), kafka, module_topic, oracle, tmp_path) > 25
+    assert kill_after(range(chance.randrange(1, 4), 400, 3), kafka, topic, oracle, tmp_path) > 25
 
 
 @pytest.fixture(scope="module")
@@ -152,10 +152,10 @@ def die_after_commit(offset_range: Any, settings: Any, *more: Any) -> Any:
 
 
 def test_03_a_worker_that_dies_after_its_marker_is_not_repeated_and_counted_once(
-    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job, "transfer_on_worker", die_after_commit)
-    work = plan_topic(kafka.bootstrap_servers, module_topic, tmp_path / "alerts")
+    work = plan_topic(kafka.bootstrap_servers, topic, tmp_path / "alerts")
     ledger = work[0].settings.ledger
     attempts: set[str] = set()
     events: list[Event] = []
@@ -192,9 +192,9 @@ def stand_still(item: Work, at: str) -> None:
 
 @pytest.mark.parametrize("at", ["staged", "marked", "linked", "renamed", "published"])
 def test_04_a_worker_that_stood_still_until_its_range_was_done_elsewhere_cleans_up(
-    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, at: str
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, at: str
 ) -> None:
-    work = plan_topic(kafka.bootstrap_servers, module_topic, tmp_path / "alerts", partitionby=("time",))
+    work = plan_topic(kafka.bootstrap_servers, topic, tmp_path / "alerts", partitionby=("time",))
     first = work[0]
     late = start(stand_still, first, at)
     wait_for(lambda: psutil.Process(late.pid).status() == psutil.STATUS_STOPPED, "the worker to stand still")

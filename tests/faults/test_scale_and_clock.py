@@ -61,8 +61,8 @@ def test_17_large_alerts_and_many_consumers_stay_below_the_memory_that_was_given
 
 
 @pytest.fixture(scope="module")
-def oracle(kafka: Any, module_topic: str) -> Oracle:
-    return fill_topic(kafka.bootstrap_servers, module_topic, AlertKind.ZTF_LIGHT, 3000, partitions=6)
+def oracle(kafka: Any, topic: str) -> Oracle:
+    return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, 3000, partitions=6)
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def oracle(kafka: Any, module_topic: str) -> Oracle:
     ],
 )
 def test_18_any_number_of_consumers_and_any_batch_size_make_the_same_dataset(
-    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, nconsumers: int, batchsize: int
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, nconsumers: int, batchsize: int
 ) -> None:
     options = ("-partitionby", "time", "-nconsumers", str(nconsumers), "-batchsize", str(batchsize))
-    result = run_cli(*transfer_arguments(kafka, module_topic, tmp_path / "alerts", *options))
+    result = run_cli(*transfer_arguments(kafka, topic, tmp_path / "alerts", *options))
     assert result.returncode == 0, result.stderr
     assert_exactly_once(tmp_path / "alerts", oracle.values)
 
@@ -102,11 +102,11 @@ FAR_AWAY = [
     ids=["east", "turkish", "ascii", "clock jumps"],
 )
 def test_20_time_zone_locale_and_a_jumping_clock_make_no_difference(
-    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, where: dict[str, str]
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, where: dict[str, str]
 ) -> None:
     arguments = ("-partitionby", "time")
-    assert run_cli(*transfer_arguments(kafka, module_topic, tmp_path / "here", *arguments)).returncode == 0
-    result = run_cli(*transfer_arguments(kafka, module_topic, tmp_path / "there", *arguments), env=where)
+    assert run_cli(*transfer_arguments(kafka, topic, tmp_path / "here", *arguments)).returncode == 0
+    result = run_cli(*transfer_arguments(kafka, topic, tmp_path / "there", *arguments), env=where)
     assert result.returncode == 0, result.stderr
     contents = [
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.parquet")}

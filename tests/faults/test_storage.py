@@ -20,8 +20,8 @@ COUNT = 9000
 
 
 @pytest.fixture(scope="module")
-def oracle(kafka: Any, module_topic: str) -> Oracle:
-    return fill_topic(kafka.bootstrap_servers, module_topic, AlertKind.ZTF_LIGHT, COUNT, partitions=4)
+def oracle(kafka: Any, topic: str) -> Oracle:
+    return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, COUNT, partitions=4)
 
 
 #: Mount a file system, run the command on it, let the cause go, run it again, and keep what it has written.
@@ -47,12 +47,12 @@ cp -r "$disk/." "$kept/disk"
     ids=["small", "full", "inodes", "read-only"],
 )
 def test_16_a_disk_that_takes_no_more_is_one_line_and_the_same_command_goes_on(
-    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, small: str, large: str, more: list[str], words: str
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, small: str, large: str, more: list[str], words: str
 ) -> None:
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir()
     kept.mkdir()
-    command = transfer_arguments(kafka, module_topic, disk / "alerts", "-partitionby", "time", *more)
+    command = transfer_arguments(kafka, topic, disk / "alerts", "-partitionby", "time", *more)
     subprocess.run(
         ["unshare", "-rm", "sh", "-c", SCRIPT, "sh", str(disk), str(kept), small, large, *PROGRAM, *command],
         check=True,
@@ -75,9 +75,9 @@ def test_16_a_disk_that_takes_no_more_is_one_line_and_the_same_command_goes_on(
     [pytest.param("staging", marks=pytest.mark.faults), "dataset", pytest.param("ledger", marks=pytest.mark.faults)],
 )
 def test_16_what_is_removed_in_mid_run_is_never_called_complete(
-    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, removed: str
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, removed: str
 ) -> None:
-    running = Running(kafka, module_topic, tmp_path / "alerts")
+    running = Running(kafka, topic, tmp_path / "alerts")
     running.wait_until_committed(1)
     ledger = running.ledger
     path = {"staging": ledger.staging_path, "dataset": ledger.outdir, "ledger": ledger.path}[removed]
@@ -85,7 +85,7 @@ def test_16_what_is_removed_in_mid_run_is_never_called_complete(
     running.hurry()
     code, err = running.finish()
     assert "Traceback" not in err
-    arguments = transfer_arguments(kafka, module_topic, ledger.outdir, "-partitionby", "time")
+    arguments = transfer_arguments(kafka, topic, ledger.outdir, "-partitionby", "time")
     if code != 0:
         assert code == 1, err
         again = run_cli(*arguments)
@@ -105,12 +105,12 @@ def test_16_what_is_removed_in_mid_run_is_never_called_complete(
 
 @pytest.mark.parametrize("where", ["alerts", "alerts.fink", "alerts/year=2026"])
 def test_16_a_file_in_the_way_is_named_and_left_alone(
-    kafka: Any, module_topic: str, oracle: Oracle, tmp_path: Path, where: str
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, where: str
 ) -> None:
     path = tmp_path / where
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
-    result = run_cli(*transfer_arguments(kafka, module_topic, tmp_path / "alerts", "-partitionby", "time"))
+    result = run_cli(*transfer_arguments(kafka, topic, tmp_path / "alerts", "-partitionby", "time"))
     assert result.returncode == 1
     assert len(result.stderr.strip().splitlines()) == 1
     assert path.read_text() == "mine"

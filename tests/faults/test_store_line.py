@@ -31,8 +31,8 @@ pytestmark = [pytest.mark.links, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def oracle(kafka: Any, module_topic: str) -> Oracle:
-    return fill_topic(kafka.bootstrap_servers, module_topic, AlertKind.ZTF_FULL, COUNT, partitions=1)
+def oracle(kafka: Any, topic: str) -> Oracle:
+    return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_FULL, COUNT, partitions=1)
 
 
 @pytest.fixture
@@ -76,9 +76,9 @@ def _assert_exactly_once(url: str, oracle: Oracle) -> None:
 
 
 def test_22_a_dataset_is_written_and_read_over_a_line_of_5_mbit(
-    kafka: Any, module_topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str, link: Link
+    kafka: Any, topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str, link: Link
 ) -> None:
-    arguments = transfer_arguments(kafka, module_topic, Path(), "-partitionby", "time", "-outdir", store_url)
+    arguments = transfer_arguments(kafka, topic, Path(), "-partitionby", "time", "-outdir", store_url)
     result = run_cli(*arguments, timeout_s=400)
     assert result.returncode == 0, result.stderr
     stored = sum(locate(store_url).sizes().values())  # type: ignore[attr-defined]
@@ -95,21 +95,21 @@ def test_22_a_dataset_is_written_and_read_over_a_line_of_5_mbit(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_22_who_stops_a_slow_upload_does_not_wait_for_it(
-    kafka: Any, module_topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str, link: Link, number: int
+    kafka: Any, topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str, link: Link, number: int
 ) -> None:
-    running = _running(kafka, module_topic, store_url)
+    running = _running(kafka, topic, store_url)
     _wait_until_it_sends(running, object_store, store_url)
     os.killpg(running.process.pid, number)
     code, err = running.finish()
     assert code == 128 + number, err
     assert "Traceback" not in err
-    _finish(kafka, module_topic, object_store, link, store_url, oracle)
+    _finish(kafka, topic, object_store, link, store_url, oracle)
 
 
 def test_22_a_line_that_is_cut_for_a_minute_while_a_range_is_sent_ends_nothing(
-    kafka: Any, module_topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str, link: Link
+    kafka: Any, topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str, link: Link
 ) -> None:
-    running = _running(kafka, module_topic, store_url)
+    running = _running(kafka, topic, store_url)
     _wait_until_it_sends(running, object_store, store_url)
     link.cut()
     with pytest.raises(AssertionError):
@@ -117,13 +117,13 @@ def test_22_a_line_that_is_cut_for_a_minute_while_a_range_is_sent_ends_nothing(
     link.heal()
     code, err = running.finish(400)
     assert code == 0, err
-    _finish(kafka, module_topic, object_store, link, store_url, oracle)
+    _finish(kafka, topic, object_store, link, store_url, oracle)
 
 
 def test_22_a_line_that_stays_cut_while_a_range_is_sent_ends_the_run_in_one_line_and_the_same_command_goes_on(
-    kafka: Any, module_topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str, link: Link
+    kafka: Any, topic: str, oracle: Oracle, object_store: ObjectStore, store_url: str, link: Link
 ) -> None:
-    running = _running(kafka, module_topic, store_url, "--reconnect-timeout", "60s")
+    running = _running(kafka, topic, store_url, "--reconnect-timeout", "60s")
     _wait_until_it_sends(running, object_store, store_url)
     link.cut()
     code, err = running.finish(600)
@@ -131,4 +131,4 @@ def test_22_a_line_that_stays_cut_while_a_range_is_sent_ends_the_run_in_one_line
     assert "does not answer" in err
     assert "the same command goes on" in err
     assert "Traceback" not in err
-    _finish(kafka, module_topic, object_store, link, store_url, oracle)
+    _finish(kafka, topic, object_store, link, store_url, oracle)

@@ -41,11 +41,6 @@ COUNT = 6000
 
 
 @pytest.fixture(scope="module")
-def topic(module_topic: str) -> str:
-    return module_topic
-
-
-@pytest.fixture(scope="module")
 def oracle(kafka: Any, topic: str) -> Oracle:
     return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, COUNT, partitions=3)
 

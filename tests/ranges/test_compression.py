@@ -25,8 +25,8 @@ CODECS = {"zstd": "ZSTD", "snappy": "SNAPPY", "lz4": "LZ4", "gzip": "GZIP", "bro
 
 
 @pytest.fixture(scope="module")
-def full(kafka: Any, module_topic: str) -> Oracle:
-    return fill_topic(kafka.bootstrap_servers, module_topic, AlertKind.ZTF_FULL, 30, partitions=1)
+def full(kafka: Any, topic: str) -> Oracle:
+    return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_FULL, 30, partitions=1)
 
 
 def blobs(schema: pa.Schema) -> set[str]:
@@ -51,9 +51,9 @@ def codecs(path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_files_have_the_codec_that_was_asked_for_and_cutouts_of_ztf_have_none(
-    kafka: Any, module_topic: str, full: Oracle, tmp_path: Path, compression: str
+    kafka: Any, topic: str, full: Oracle, tmp_path: Path, compression: str
 ) -> None:
-    (item,) = plan_topic(kafka.bootstrap_servers, module_topic, tmp_path / "out", compression=compression)
+    (item,) = plan_topic(kafka.bootstrap_servers, topic, tmp_path / "out", compression=compression)
     transfer_range(item.range, item.settings)
     (path,) = (tmp_path / "out").rglob("*.parquet")
     found = codecs(path)
@@ -66,9 +66,9 @@ def test_files_have_the_codec_that_was_asked_for_and_cutouts_of_ztf_have_none(
 
 
 def test_the_option_reaches_the_workers_and_may_change_from_run_to_run(
-    kafka: Any, module_topic: str, full: Oracle, tmp_path: Path
+    kafka: Any, topic: str, full: Oracle, tmp_path: Path
 ) -> None:
-    arguments = transfer_arguments(kafka, module_topic, tmp_path / "out", "-nconsumers", "1")
+    arguments = transfer_arguments(kafka, topic, tmp_path / "out", "-nconsumers", "1")
     first = run_cli(*arguments, "-limit", "10", "-compression", "gzip")
     second = run_cli(*arguments, "--compression", "none", "--memory-limit", "700MiB")
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
@@ -78,8 +78,8 @@ def test_the_option_reaches_the_workers_and_may_change_from_run_to_run(
 
 
 @pytest.mark.parametrize("name", ["lzma", "ZSTD9", "", "zstd,gzip"])
-def test_a_codec_that_there_is_not_is_one_line(kafka: Any, module_topic: str, tmp_path: Path, name: str) -> None:
-    result = run_cli(*transfer_arguments(kafka, module_topic, tmp_path / "out", f"--compression={name}"))
+def test_a_codec_that_there_is_not_is_one_line(kafka: Any, topic: str, tmp_path: Path, name: str) -> None:
+    result = run_cli(*transfer_arguments(kafka, topic, tmp_path / "out", f"--compression={name}"))
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert "'--compression'" in line

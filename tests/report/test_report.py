@@ -217,12 +217,12 @@ def test_it_is_made_while_a_transfer_runs(kafka: Any, topic_name: str, tmp_path:
     ids=["ids alone", "no brightness", "avro", "nothing", "a few"],
 )
 def test_what_a_dataset_lacks_is_left_out_with_a_reason(
-    options: list[str], expected: set[str], kafka: Any, module_topic: str, tmp_path: Path
+    options: list[str], expected: set[str], kafka: Any, topic: str, tmp_path: Path
 ) -> None:
-    if module_topic not in _filled:
-        fill_topic(kafka.bootstrap_servers, module_topic, AlertKind.ZTF_LIGHT, 400)
-        _filled.add(module_topic)
-    result = run_cli(*transfer_arguments(kafka, module_topic, tmp_path / "alerts", *options))
+    if topic not in _filled:
+        fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, 400)
+        _filled.add(topic)
+    result = run_cli(*transfer_arguments(kafka, topic, tmp_path / "alerts", *options))
     assert result.returncode == 0, result.stderr
     found = left_out(made("alerts", tmp_path))
     assert found.keys() == expected

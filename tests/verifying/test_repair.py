@@ -36,11 +36,6 @@ COUNT = 600
 
 
 @pytest.fixture(scope="module")
-def topic(module_topic: str) -> str:
-    return module_topic
-
-
-@pytest.fixture(scope="module")
 def oracle(kafka: Any, topic: str) -> Oracle:
     """Publish alerts of three nights, and some records that can't be decoded."""
     address = kafka.bootstrap_servers
