@@ -25,12 +25,12 @@ from tests.harness.kafka_install import HarnessError
 
 @click.command()
 @click.option("--scale", type=click.Choice(sorted(SCALES)), default="full", show_default=True, help="How large.")
-@click.option("--runs", type=click.IntRange(1), help="Measurements a median; 3, or 1 in a small benchmark.")
+@click.option("--runs", type=click.IntRange(1), help="Measurements a median; 5, or 1 in a small benchmark.")
 @click.option(
     "--only",
     type=click.Choice([*KINDS, *COMMANDS]),
     multiple=True,
-    help="Measure this topic or this contestant; may be given several times.",
+    help="Measure this topic or this contestant; of topics and contestants that are given, these on those.",
 )
 @click.option(
     "--out",
@@ -40,7 +40,7 @@ from tests.harness.kafka_install import HarnessError
 @click.option("--resume", is_flag=True, help="Go on with the benchmark whose results are there.")
 @click.option("--draw-only", is_flag=True, help="Measure nothing; draw the results that are there.")
 def main(scale: str, runs: int | None, only: tuple[str, ...], out: Path | None, resume: bool, draw_only: bool) -> None:
-    """Measure fink-dask, Fink's own client, Spark and the bare drain of Kafka, in one run and by turns."""
+    """Measure fink-dask, what it was before, Fink's own client, Spark and two drains, in one run and by turns."""
     signal.signal(signal.SIGTERM, _interrupt)
     out = out or (CACHE / "small" if scale == "small" else ROOT / "docs")
     out.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def main(scale: str, runs: int | None, only: tuple[str, ...], out: Path | None, 
             results = (
                 _resumed(out, scale)
                 if resume
-                else new_results(scale, runs or (1 if scale == "small" else 3), environments)
+                else new_results(scale, runs or (1 if scale == "small" else 5), environments)
             )
             run_benchmark(results, environments, only, out, say)
             if not only:

@@ -8,11 +8,16 @@ from typing import Literal
 
 from tests.alerts.made_up import AlertKind
 
-Contestant = Literal["fink-dask", "fink-client", "spark", "raw-drain"]
+Contestant = Literal["fink-dask", "before", "fink-client", "spark", "raw-drain", "kafkarrow"]
 FINK_DASK: Contestant = "fink-dask"
+#: This project as it was before its hot path was made anew.
+BEFORE: Contestant = "before"
 FINK_CLIENT: Contestant = "fink-client"
 SPARK: Contestant = "spark"
 RAW_DRAIN: Contestant = "raw-drain"
+KAFKARROW: Contestant = "kafkarrow"
+#: Those that read a topic and make no dataset of it.
+READERS = (RAW_DRAIN, KAFKARROW)
 
 BATCHSIZE = 1000
 CONSUMERS = (1, 2, 4, 8, 16, 32)
@@ -34,14 +39,16 @@ KINDS = {
 PEERS: dict[str, tuple[Contestant, ...]] = {
     "light_s": (FINK_CLIENT,),
     "light_m": (FINK_CLIENT,),
-    "light_l": (SPARK, RAW_DRAIN),
+    "light_l": (BEFORE, SPARK, RAW_DRAIN, KAFKARROW),
     "ztf_s": (FINK_CLIENT,),
-    "ztf_l": (FINK_CLIENT, SPARK, RAW_DRAIN),
+    "ztf_l": (BEFORE, FINK_CLIENT, SPARK, RAW_DRAIN, KAFKARROW),
     "lsst_s": (FINK_CLIENT,),
-    "lsst_l": (FINK_CLIENT, SPARK, RAW_DRAIN),
+    "lsst_l": (BEFORE, FINK_CLIENT, SPARK, RAW_DRAIN, KAFKARROW),
 }
-#: The drain is a yardstick: the best of two is as fast as it goes.
+#: A drain is a yardstick: the best of two is as fast as it goes.
 _DRAINS = 2
+#: So many figures of more consumers and other batch sizes make a median.
+_SWEEPS = 3
 
 
 @dataclass(frozen=True)
@@ -135,11 +142,11 @@ def _all_turns(scale: Scale, runs: int, cores: int) -> Iterator[Turn]:
         for repetition in range(runs):
             yield Turn(topic, FINK_DASK, cores, BATCHSIZE, repetition, scale.limit_s)
             for peer in PEERS[topic]:
-                if peer == RAW_DRAIN and repetition >= _DRAINS:
+                if peer in READERS and repetition >= _DRAINS:
                     continue
                 if peer != FINK_CLIENT or topic in scale.client_topics:
                     yield Turn(topic, peer, cores, BATCHSIZE, repetition, scale.limit_s)
-            if topic == "light_m" or (topic == "light_l" and repetition == 0):
+            if (topic == "light_m" and repetition < _SWEEPS) or (topic == "light_l" and repetition == 0):
                 for consumers, batchsize in sweep(cores):
                     yield Turn(topic, FINK_DASK, consumers, batchsize, repetition, scale.figure_limit_s)
             if topic in {"lsst_s", "lsst_l"}:

@@ -1,13 +1,17 @@
 """``python -m benchmarks.decoder [FILE ...]``: processor time of the decoder alone, with made-up packets or Avro files.
 
 The packets of one schema are decoded again and again, in batches of about 4 MiB, and their rows taken as for one
-partition key and as for three that alternate.
+partition key and as for three that alternate; and by pyruhvro, which makes Arrow columns in Rust, in a process of its
+own.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import statistics
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +20,7 @@ import click
 import fastavro
 import numpy as np
 
+from benchmarks.environments import PYRUHVRO, ROOT, python_environment, python_of
 from fink_dask.avro.decoder import ColumnarDecoder
 from fink_dask.avro.schema import parse_schema
 from fink_dask.batches import Memory, join_values
@@ -23,6 +28,7 @@ from tests.alerts.made_up import AlertKind, avro_schema, encode, encoded_alerts
 
 _BATCH_BYTES = 2**22
 _REPEATS = 15
+_PEER = ROOT / "benchmarks" / "jobs" / "pyruhvro_job.py"
 
 
 def measure(schema: object, values: list[bytes]) -> dict[str, float]:
@@ -46,6 +52,20 @@ def measure(schema: object, values: list[bytes]) -> dict[str, float]:
     return {name: statistics.median(each) / len(values) * 1e6 for name, each in taken.items()}
 
 
+def measure_peer(schema: object, values: list[bytes]) -> str:
+    """Return the microseconds that pyruhvro takes, or that it refuses."""
+    python = python_of(python_environment("pyruhvro", f"pyruhvro=={PYRUHVRO}", "pyarrow", "fastavro"))
+    with tempfile.NamedTemporaryFile(suffix=".avro") as file:
+        packets = [fastavro.schemaless_reader(io.BytesIO(value), schema, None) for value in values]
+        fastavro.writer(file, schema, packets)
+        file.flush()
+        run = [python, "-I", str(_PEER), file.name]
+        said = subprocess.run(run, capture_output=True, text=True, check=False)
+    if said.returncode:
+        click.echo(said.stderr.strip().rpartition("\n")[2], err=True)
+    return "refused" if said.returncode else f"{float(said.stdout):.2f}"
+
+
 def packets(file: Path) -> tuple[object, list[bytes]]:
     """Return the schema and the packets of an Avro file."""
     with file.open("rb") as stream:
@@ -60,10 +80,11 @@ def main(files: tuple[Path, ...]) -> None:
     found = {file.stem: packets(file) for file in files}
     found = found or {str(kind): (avro_schema(kind), list(encoded_alerts(kind, 64))) for kind in AlertKind}
     for index, (name, (schema, values)) in enumerate(found.items()):
-        steps = measure(schema, values)
+        steps = {step: f"{taken:.2f}" for step, taken in measure(schema, list(values)).items()}
+        steps["pyruhvro"] = measure_peer(schema, values)
         if not index:
             click.echo(f"| µs a packet | {' | '.join(steps)} |\n| --- |{' --- |' * len(steps)}")
-        click.echo(f"| {name} | {' | '.join(f'{step:.2f}' for step in steps.values())} |")
+        click.echo(f"| {name} | {' | '.join(steps.values())} |")
 
 
 if __name__ == "__main__":

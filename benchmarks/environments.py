@@ -17,16 +17,17 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "benchmarks"
 
 FINK_CLIENT = "12.3.0"
-# A release that has both connectors on Maven Central and runs on Java 17.
-SPARK = "4.0.0"
+# Its connectors are on Maven Central, and it runs on Java 17.
+SPARK = "4.2.0"
 MATPLOTLIB = "3.9"
+KAFKARROW, PYRUHVRO = "0.1.1", "0.4.0"
 #: What Spark's connectors need besides pyspark's own jars, with the versions of Spark's own build.
 _JARS = (
     ("org.apache.spark", "spark-sql-kafka-0-10_2.13", SPARK),
     ("org.apache.spark", "spark-token-provider-kafka-0-10_2.13", SPARK),
     ("org.apache.spark", "spark-avro_2.13", SPARK),
-    ("org.apache.kafka", "kafka-clients", "3.9.0"),
-    ("org.apache.commons", "commons-pool2", "2.12.0"),
+    ("org.apache.kafka", "kafka-clients", "3.9.2"),
+    ("org.apache.commons", "commons-pool2", "2.13.1"),
 )
 # Each jar is named and brings nothing along: a jar that pyspark has too must come from there alone.
 _DEPENDENCY = """
@@ -49,12 +50,13 @@ _TIMEOUT_S = 1200
 class Environments:
     """Where the programs are."""
 
-    #: fink_client, spark, figures: python environments; empty where nobody needs them.
+    #: fink_client, spark, figures, kafkarrow: python environments; empty where nobody needs them.
     fink_client: Path
     spark: Path = Path()
     figures: Path = Path()
     #: Folder of Spark's connectors.
     jars: Path = Path()
+    kafkarrow: Path = Path()
 
 
 def make_environments() -> Environments:
@@ -67,6 +69,7 @@ def make_environments() -> Environments:
         spark_environment(),
         figures_environment(),
         _jars(),
+        python_environment("kafkarrow", f"kafkarrow=={KAFKARROW}"),
     )
 
 
@@ -100,15 +103,16 @@ def installed(environment: Path, packages: Sequence[str]) -> dict[str, str]:
     return dict(zip(packages, said.split(), strict=True))
 
 
-def python_environment(name: str, requirement: str) -> Path:
+def python_environment(name: str, *requirements: str) -> Path:
     """Make a virtual environment; its stamp says that it is complete, and with what."""
+    requirement = " ".join(requirements)
     folder = CACHE / name
     stamp = folder / ".installed"
     with _alone(name):
         if not stamp.is_file() or stamp.read_text() != requirement:
             _run([sys.executable, "-m", "venv", "--clear", str(folder)], f"the environment for {requirement}")
             pip = [python_of(folder), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-            _run([*pip, requirement], f"pip's installation of {requirement}")
+            _run([*pip, *requirements], f"pip's installation of {requirement}")
             stamp.write_text(requirement)
     return folder
 

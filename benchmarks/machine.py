@@ -11,7 +11,8 @@ from pathlib import Path
 
 import confluent_kafka
 
-from benchmarks.environments import FINK_CLIENT, ROOT, SPARK, Environments, installed
+from benchmarks.contestants.before import BEFORE_COMMIT
+from benchmarks.environments import FINK_CLIENT, KAFKARROW, ROOT, SPARK, Environments, installed
 from tests.harness.kafka_install import KAFKA_VERSION, find_java
 
 
@@ -48,6 +49,8 @@ def describe_versions(environments: Environments) -> dict[str, str]:
         "fink-dask": f"{metadata.version('fink-dask')}, commit {commit()}, with {mine}",
         "fink-client": f"{FINK_CLIENT}, with " + ", ".join(f"{name} {version}" for name, version in theirs.items()),
         "Spark": f"{SPARK}, with its connectors for Kafka and Avro {SPARK}",
+        "before": f"commit {BEFORE_COMMIT}, with the same libraries",
+        "kafkarrow": KAFKARROW,
         "Kafka": KAFKA_VERSION,
         "librdkafka": confluent_kafka.libversion()[0],
         "Java": said.splitlines()[1].strip() if said.count("\n") > 1 else said.strip(),

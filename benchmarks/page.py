@@ -8,7 +8,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from benchmarks.cases import BATCHSIZE, FINK_CLIENT, FINK_DASK, KINDS, PEERS, RAW_DRAIN, SCALES, SPARK, Contestant
+from benchmarks.cases import (
+    BATCHSIZE,
+    BEFORE,
+    FINK_CLIENT,
+    FINK_DASK,
+    KINDS,
+    PEERS,
+    READERS,
+    SCALES,
+    SPARK,
+    Contestant,
+)
 from benchmarks.contestants import fink_client, fink_dask, spark
 from benchmarks.figures import BATCHES_FIGURE, CONSUMERS_FIGURE, points
 from benchmarks.link_table import LINKS, links_section
@@ -53,8 +64,8 @@ def page(
 # Benchmarks
 
 `make bench` makes this page; it needs Java and Maven, {disk} of disk and more than an hour. It starts Kafka, fills its
-topics with made-up alerts, and measures fink-dask, Fink's own client, Spark and the bare drain of Kafka by turns, on
-one machine and in one run (`{run["id"]}`, {run["date"]}). Ratios compare figures of that run only.
+topics with made-up alerts, and measures fink-dask, Fink's own client, Spark and drains of Kafka by turns, on one
+machine and in one run (`{run["id"]}`, {run["date"]}). Ratios compare figures of that run only.
 {"" if scale.name == "full" else _SMALL}
 ## Targets
 
@@ -65,7 +76,7 @@ one machine and in one run (`{run["id"]}`, {run["date"]}). Ratios compare figure
 Seconds from the start of the program to its exit: the median of {run["runs"]} runs, with the shortest and the longest
 in brackets; for the bare drain, the best of its runs. Kafka runs on the same {cores} cores. Blanks were not measured.
 
-{table(("alerts", "fink-dask", "fink-client", "Spark", "bare drain"), _times(results))}
+{table(("alerts", "fink-dask", "before", "fink-client", "Spark", "bare drain"), _times(results))}
 
 At the end of each partition fink-client waits for {wait} before it moves on to the next, and its users wait with it.
 The time until its last file was written: {_last_files(results)}.
@@ -109,6 +120,8 @@ every partition and offset once; for the bare drain, the numbers of records and 
   deleted.
 - **fink-dask.** `{mine}`. It compiles
   its decoder once after an installation; a rehearsal does that before anything is measured.
+- **before.** The same command of fink-dask as it was at the commit above, before its decoder and its start were made
+  anew.
 - **fink-client.** Unmodified, from PyPI, in an environment of its own:
   `finkctl {theirs}`,
   registered with its default timeout of {wait}, and a new consumer group for each run. Since its version 12,
@@ -117,6 +130,7 @@ every partition and offset once; for the bare drain, the numbers of records and 
   `partitionBy("year", "month", "day")` of the alert's time, zstd; everything else is left at its default. The script is
   `benchmarks/jobs/spark_job.py`.
 - **Bare drain.** {cores} processes share the partitions; librdkafka hands over the values; they are joined and dropped.
+- **kafkarrow.** One process, which hands over the same values as columns of Arrow; they are counted and dropped.
 - **Limits.** A run for the tables is stopped after {limit_s}, a run that only the figures need after {figure_limit},
   and fink-client counts as frozen when it has written no file for {silence}. A run that was stopped, or that did not
   deliver each alert exactly once, is excluded from the medians.
@@ -132,7 +146,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _times(results: Results) -> Iterable[Sequence[str]]:
     for topic in PEERS:
         drained = best_drain(results, topic)
-        cells = [_seconds(results, topic, who) for who in (FINK_DASK, FINK_CLIENT, SPARK)]
+        cells = [_seconds(results, topic, who) for who in (FINK_DASK, BEFORE, FINK_CLIENT, SPARK)]
         yield [label(results, topic), *cells, "" if drained is None else f"{drained:.1f}"]
 
 
@@ -158,7 +172,7 @@ def _resources(results: Results) -> Iterable[Sequence[str]]:
                 for name in ("cpu_s", "peak_bytes", "files", "dataset_bytes")
             )
             right = f"{sum(one.good for one in runs)} of {len(runs)} runs"
-            dataset = ["", ""] if who == RAW_DRAIN else [f"{files:,.0f}", f"{size / 1e6:,.0f}"]
+            dataset = ["", ""] if who in READERS else [f"{files:,.0f}", f"{size / 1e6:,.0f}"]
             yield [label(results, topic), who, f"{cpu:.1f}", f"{peak / 1e9:.2f}", *dataset, right]
 
 

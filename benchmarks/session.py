@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.cases import FINK_CLIENT, KINDS, RAW_DRAIN, SCALES, Contestant, Turn, turns
-from benchmarks.contestants import fink_client, fink_dask, raw_drain, spark
+from benchmarks.cases import FINK_CLIENT, KINDS, READERS, SCALES, Contestant, Turn, turns
+from benchmarks.contestants import before, fink_client, fink_dask, kafkarrow, raw_drain, spark
 from benchmarks.contestants.job import Job
 from benchmarks.environments import CACHE, Environments
 from benchmarks.errors import BenchmarkError
@@ -27,9 +27,11 @@ from tests.harness.kafka import KafkaBroker
 
 COMMANDS: dict[Contestant, Callable[[Job], Command]] = {
     "fink-dask": fink_dask.command,
+    "before": before.command,
     "fink-client": fink_client.command,
     "spark": spark.command,
     "raw-drain": raw_drain.command,
+    "kafkarrow": kafkarrow.command,
 }
 #: The first transfer after an installation compiles; it is made on a topic of this many alerts, and not counted.
 REHEARSAL_ALERTS = 1000
@@ -142,8 +144,7 @@ def describe(result: Result) -> str:
 
 def _judge(turn: Turn, topic: FilledTopic, run: str, job: Job, log: Path, measured: Measured) -> Result:
     """Put together what was measured and what the dataset is."""
-    drained = turn.contestant == RAW_DRAIN
-    rows = raw_drain.check(log, topic) if drained else check_dataset(job.outdir, topic)
+    rows = raw_drain.check(log, topic) if turn.contestant in READERS else check_dataset(job.outdir, topic)
     stats = [path.stat() for path in data_files(job.outdir)]
     ended = "in time" if measured.status == 0 else f"status {measured.status}"
     return Result(
@@ -178,8 +179,9 @@ def _fill(session: Session, key: str, alerts: int) -> FilledTopic:
 
 
 def _is_left(turn: Turn, results: Results, only: Sequence[str]) -> bool:
-    wanted = not only or turn.topic in only or turn.contestant in only
-    return wanted and not any(result.is_of(turn) for result in results.measured)
+    of_topics, of_contestants = [each for each in only if each in KINDS], [each for each in only if each in COMMANDS]
+    is_wanted = turn.topic in (of_topics or KINDS) and turn.contestant in (of_contestants or COMMANDS)
+    return is_wanted and not any(result.is_of(turn) for result in results.measured)
 
 
 @contextmanager

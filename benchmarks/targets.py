@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.cases import BATCHSIZE, BATCHSIZES, CONSUMERS, FINK_CLIENT, FINK_DASK, MEMORY, PEERS, RAW_DRAIN, SPARK
+from benchmarks.cases import (
+    BATCHSIZE,
+    BATCHSIZES,
+    BEFORE,
+    CONSUMERS,
+    FINK_CLIENT,
+    FINK_DASK,
+    MEMORY,
+    PEERS,
+    RAW_DRAIN,
+    SPARK,
+)
 from benchmarks.results import Results
 
-_TIMES_FINK_CLIENT = {"light_s": 9, "ztf_s": 9, "lsst_s": 9, "light_m": 18, "ztf_l": 10, "lsst_l": 15}
-_TIMES_SPARK = {"light_l": 4, "ztf_l": 5, "lsst_l": 6}
-_SHARE_OF_DRAIN = 0.25
-_SLOWER_WITH_CONSUMERS = 1.2
-_SLOWER_WITH_BATCHES = 1.5
+_OF_BEFORE = {"light_l": 0.6, "ztf_l": 0.75, "lsst_l": 0.7}
+_TIMES_FINK_CLIENT = {"light_s": 25, "ztf_s": 18, "lsst_s": 20, "light_m": 25, "ztf_l": 18, "lsst_l": 20}
+_TIMES_SPARK = 6
+_SHARE_OF_DRAIN = {"light_l": 0.4, "ztf_l": 0.45, "lsst_l": 0.4}
+_SLOWER_WITH_CONSUMERS = 1.1
+_SLOWER_WITH_BATCHES = 1.1
 _PEAK_GB = 3.0
 _PEAK_RATIO = 1.3
-_SIZE_RATIO = 0.8
+_SIZE_RATIO = {"light": 0.5, "ztf": 0.95, "lsst": 0.78}
 
 
 @dataclass(frozen=True)
@@ -50,18 +62,22 @@ class Target:
 
 def targets(results: Results) -> Iterator[Target]:
     """List the targets with what a run has measured."""
+    for topic, wanted in _OF_BEFORE.items():
+        mine, old = (results.value(lambda one: one.cpu_s, topic, who) for who in (FINK_DASK, BEFORE))
+        yield Target(
+            f"processor seconds over those of before, {label(results, topic)}", wanted, False, "", _over(mine, old)
+        )
     for topic, wanted in _TIMES_FINK_CLIENT.items():
         name = f"times as fast as fink-client, {label(results, topic)}"
         yield Target(
             name, wanted, True, "x", _over(results.seconds(topic, FINK_CLIENT), results.seconds(topic, FINK_DASK))
         )
-    for topic, wanted in _TIMES_SPARK.items():
-        name = f"times as fast as Spark, {label(results, topic)}"
-        yield Target(name, wanted, True, "x", _over(results.seconds(topic, SPARK), results.seconds(topic, FINK_DASK)))
-    for topic, peers in PEERS.items():
-        if RAW_DRAIN in peers:
-            share = _over(best_drain(results, topic), results.seconds(topic, FINK_DASK))
-            yield Target(f"share of the bare drain's speed, {label(results, topic)}", _SHARE_OF_DRAIN, True, "", share)
+    for topic in (topic for topic, peers in PEERS.items() if SPARK in peers):
+        times = _over(results.seconds(topic, SPARK), results.seconds(topic, FINK_DASK))
+        yield Target(f"times as fast as Spark, {label(results, topic)}", _TIMES_SPARK, True, "x", times)
+    for topic, wanted in _SHARE_OF_DRAIN.items():
+        share = _over(best_drain(results, topic), results.seconds(topic, FINK_DASK))
+        yield Target(f"share of the bare drain's speed, {label(results, topic)}", wanted, True, "", share)
     where = label(results, "light_m")
     by_consumers = {number: results.seconds("light_m", FINK_DASK, number) for number in CONSUMERS}
     most = max(CONSUMERS)
@@ -82,7 +98,8 @@ def targets(results: Results) -> Iterator[Target]:
                 results.value(lambda one: one.dataset_bytes, topic, who) for who in (FINK_DASK, FINK_CLIENT)
             )
             name = f"size of the dataset over fink-client's, {label(results, topic)}"
-            yield Target(name, _SIZE_RATIO, False, "x", _over(mine, theirs))
+            wanted = _SIZE_RATIO[topic.partition("_")[0]]
+            yield Target(name, wanted, False, "x", _over(mine, theirs))
 
 
 def _memory(results: Results) -> Iterator[Target]:
