@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Callable, Sequence
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -133,10 +135,16 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Find every module that is imported, wherever in the file, from the package as ``fink_dask.room.module``."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -144,36 +152,46 @@ def imports(path: Path) -> set[str]:
             assert node.module is not None
             names = node.module in {"fink_dask", *(f"fink_dask.{room}" for room in ROOMS)}
             found.update(f"{node.module}.{alias.name}" for alias in node.names) if names else found.add(node.module)
-    return found
+    return frozenset(found)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_go_down_the_rooms(path: Path) -> None:
-    room = name_of(path).partition(".")[0]
-    assert room in ROOMS, f"{room} is no room of docs/design.md"
-    inside = {module.split(".")[1] for module in imports(path) if module.startswith("fink_dask.")}
-    assert inside - ROOMS[room] - {room, "__version__"} == set()
+def faults(of: Callable[[Path], object], modules: Sequence[Path] = MODULES) -> dict[str, object]:
+    """Say what is wrong with each module that something is wrong with."""
+    return {name_of(path): found for path in modules if (found := of(path))}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_library_is_imported_where_it_belongs(path: Path) -> None:
-    name = name_of(path)
-    outside = {module.partition(".")[0] for module in imports(path)} - sys.stdlib_module_names - {"fink_dask"}
-    misplaced = {
-        library for library in outside - ANYWHERE if not {name, name.partition(".")[0]} & IMPORTERS.get(library, set())
-    }
-    assert misplaced == set()
+def test_imports_go_down_the_rooms() -> None:
+    def upward(path: Path) -> set[str]:
+        room = name_of(path).partition(".")[0]
+        assert room in ROOMS, f"{room} is no room of docs/design.md"
+        inside = {module.split(".")[1] for module in imports(path) if module.startswith("fink_dask.")}
+        return inside - ROOMS[room] - {room, "__version__"}
+
+    assert faults(upward) == {}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_says_what_it_is_and_stays_small(path: Path) -> None:
-    text = path.read_text()
-    tree = ast.parse(text)
-    assert ast.get_docstring(tree)
-    assert text.count("\n") <= MAX_LINES
-    assert not BAD_NAMES & set(name_of(path).split("."))
-    printed = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "print"]
-    assert printed == [], "only cli/ speaks, and it uses click.echo"
+def test_a_library_is_imported_where_it_belongs() -> None:
+    def misplaced(path: Path) -> set[str]:
+        name = name_of(path)
+        outside = {module.partition(".")[0] for module in imports(path)} - sys.stdlib_module_names - {"fink_dask"}
+        places = {name, name.partition(".")[0]}
+        return {library for library in outside - ANYWHERE if not places & IMPORTERS.get(library, set())}
+
+    assert faults(misplaced) == {}
+
+
+def test_a_module_says_what_it_is_and_stays_small() -> None:
+    assert faults(lambda path: not ast.get_docstring(tree_of(path))) == {}
+    assert faults(lambda path: path.read_text().count("\n") > MAX_LINES) == {}
+    assert faults(lambda path: BAD_NAMES & set(name_of(path).split("."))) == {}
+
+
+def test_only_the_command_line_speaks_and_it_uses_click() -> None:
+    def printed(path: Path) -> list[int]:
+        nodes = ast.walk(tree_of(path))
+        return [node.lineno for node in nodes if isinstance(node, ast.Name) and node.id == "print"]
+
+    assert faults(printed) == {}
 
 
 @pytest.mark.parametrize("room", FENCES)
@@ -183,10 +201,9 @@ def test_a_room_knows_nothing_of_what_is_fenced_off(room: str) -> None:
         assert not FENCES[room] & known, f"{name_of(path)} imports {sorted(FENCES[room] & known)}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_the_store_knows_what_kind_of_store_it_is(path: Path) -> None:
+def test_only_the_store_knows_what_kind_of_store_it_is() -> None:
     own = {"fink_dask.store.objects", "fink_dask.store.remote"}
-    assert name_of(path).startswith("store.") or not imports(path) & own
+    assert faults(lambda path: not name_of(path).startswith("store.") and imports(path) & own) == {}
 
 
 def test_every_dependency_is_argued_for() -> None:
@@ -254,14 +271,17 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     TopologicalSorter(graph).prepare()
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path).partition(".")[0] != "cli"], ids=name_of)
-def test_an_error_names_what_python_has_too_so_that_each_user_reads_their_own_words(path: Path) -> None:
+def test_an_error_names_what_python_has_too_so_that_each_user_reads_their_own_words() -> None:
     """Where an argument has an option's name, `errors.parameter` names it, and the front end spells it."""
     arguments = re.compile(rf"(?<!register )(?<!transfer )--({'|'.join(sorted(ARGUMENTS)).replace('_', '-')})(?![\w-])")
-    raised = [
-        node
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS
-    ]
-    words = [each.value for call in raised for each in ast.walk(call) if isinstance(each, ast.Constant)]
-    assert [word for word in words if isinstance(word, str) and arguments.search(word)] == []
+
+    def spelled(path: Path) -> list[str]:
+        raised = [
+            node
+            for node in ast.walk(tree_of(path))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS
+        ]
+        words = [each.value for call in raised for each in ast.walk(call) if isinstance(each, ast.Constant)]
+        return [word for word in words if isinstance(word, str) and arguments.search(word)]
+
+    assert faults(spelled, [path for path in MODULES if name_of(path).partition(".")[0] != "cli"]) == {}
