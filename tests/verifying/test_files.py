@@ -251,7 +251,7 @@ EDITS: list[Callable[[bytes], bytes]] = [
     lambda content: b"",
     lambda content: b"\xff" * 10,
     lambda content: b"[" * 100_000,
-    lambda content: content.replace(b'"format":1', b'"format":2'),
+    lambda content: content.replace(b'"format":1', b'"format":9'),
 ]
 
 
