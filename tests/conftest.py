@@ -26,6 +26,7 @@ pytest_plugins = [
     "tests.harness.completeness",
     "tests.harness.costs",
     "tests.harness.examples",
+    "tests.harness.forked",
     "tests.harness.shared",
 ]
 

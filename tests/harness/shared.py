@@ -105,6 +105,11 @@ class Host:
                 self._known[name] = self._running.enter_context(THINGS[name](self._folder / name))
             return self._known[name]
 
+    def try_to_start(self, name: str) -> None:
+        """Start a thing before anybody asks for it, who will hear of what fails."""
+        with suppress(Exception):
+            self.get(name)
+
     def close(self, *, keep_logs: bool) -> None:
         """End everything."""
         self._door.close()
@@ -185,8 +190,17 @@ def _workerinput(config: pytest.Config) -> dict[str, Any]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Listen, in the process that the run begins with."""
-    if not hasattr(config, "workerinput"):
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
         config.stash[_HOST] = Host()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Start what most tests ask for while they are collected, where all of a target are to run."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.keyword or config.option.markexpr:
+        return
+    for name in ("dask",) if EXTERNAL in os.environ else ("kafka", "dask"):
+        threading.Thread(target=config.stash[_HOST].try_to_start, args=(name,), daemon=True).start()
 
 
 @pytest.hookimpl(optionalhook=True)

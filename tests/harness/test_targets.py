@@ -42,7 +42,7 @@ def test_a_target_that_is_called_like_a_directory_is_not_taken_for_it(name: str)
 def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the tests of a folder, counted as these are."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    plugins = ["-p", "tests.harness.targets", "-p", "tests.harness.completeness"]
+    plugins = [part for name in ("targets", "completeness", "forked") for part in ("-p", f"tests.harness.{name}")]
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder), *plugins, *options, str(folder)],
         env={**env, "PYTHONPATH": str(ROOT)},
@@ -122,3 +122,27 @@ def test_what_is_red_silent_or_cut_off_by_its_time_limit_fails_the_run(
     )
     assert ended.returncode == status, ended.stdout + ended.stderr
     assert ended.stdout.splitlines()[-1] == "===== 3 passed in 1.0s ====="
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, test processes are started")
+def test_test_processes_are_forked_from_one_that_has_loaded_the_tests_and_one_that_dies_fails_its_test(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "test_a.py").write_text(
+        f"import os, sys\n"
+        f"open({str(tmp_path / 'loaded')!r}, 'a').write('x')\n"
+        f"def test_it_is_what_it_would_be():\n"
+        f"    main = sys.modules['__main__']\n"
+        f"    assert (sys.argv, main.__spec__, hasattr(main, '__file__')) == (['-c'], None, False)\n"
+        f"    assert 'OPENBLAS_NUM_THREADS' not in os.environ\n"
+        f"    assert os.getcwd() == {str(tmp_path)!r}\n"
+        f"def test_it_dies():\n"
+        f"    os.abort()\n"
+        f"def test_another_runs_the_next_one():\n"
+        f"    pass\n"
+    )
+    ended = run_pytest(tmp_path, "-n", "2")
+    assert ended.returncode == 1
+    assert "1 failed, 2 passed" in ended.stdout
+    assert "test_it_dies" in ended.stdout
+    assert (tmp_path / "loaded").read_text() == "x"
