@@ -26,7 +26,7 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{SEED} {request.node.name}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarKafka]:
     """Yield a Kafka behind a link, for all tests of the session."""
     with far_kafka(tmp_path_factory.mktemp("far-kafka"), Line()) as kafka:
@@ -41,7 +41,7 @@ def far(shared_far: FarKafka) -> Iterator[FarKafka]:
     shared_far.link.set(Line())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def far_topic(shared_far: FarKafka) -> Callable[[int], Filled]:
     """Return what makes a topic of so many light alerts, once for all tests that only read it."""
     made: dict[int, Filled] = {}

@@ -66,6 +66,11 @@ def server_properties(node: Node, quorum: Sequence[Node], log_dir: Path, extra: 
         # The controller refuses a restarted node until the killed one's session is over, which takes 9 s by default.
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
+        # What a broker does while nobody asks it anything adds up in a run of minutes: records that say nothing, and
+        # threads that look whether there is work.
+        "metadata.max.idle.interval.ms": "0",
+        "num.io.threads": "4",
+        "num.network.threads": "1",
         **extra,
     }
 
