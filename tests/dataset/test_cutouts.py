@@ -70,7 +70,7 @@ def test_a_cutout_of_a_row_is_the_picture_that_was_sent(kind: AlertKind) -> None
         ({"objectId": "x"}, "has no cutoutScience"),
         ({"cutoutScience": None}, "has no cutoutScience"),
         ({"cutoutScience": {"stampData": b"GIF89a"}}, "is no image"),
-        ({"cutoutScience": bomb(2**30)}, "is no image"),
+        ({"cutoutScience": bomb(8 * MAX_BYTES)}, "is no image"),
     ):
         with pytest.raises(SettingsError, match=words):
             fink_dask.cutout(row)
@@ -112,7 +112,7 @@ def compressed_image() -> bytes:
         huge_header(-5),
         compressed_image(),
         bytes(MAX_BYTES + 1),
-        bomb(200 * 2**20),
+        bomb(8 * MAX_BYTES),
     ],
     ids=lambda data: None if data is None else f"{len(data)} bytes",
 )

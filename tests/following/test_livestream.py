@@ -65,7 +65,7 @@ def assert_verified(kafka: Any, outdir: Path, code: int = 0) -> None:
 def test_schemas_one_after_the_other_make_one_dataset_with_the_columns_of_all(
     kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:
-    stream = stream_of(kafka, topic_name, [V1] * 300 + [V1, V2] * 200 + [V2] * 300 + [V3] * 40 + [V2] * 100)
+    stream = stream_of(kafka, topic_name, [V1] * 100 + [V1, V2] * 60 + [V2] * 100 + [V3] * 20 + [V2] * 40)
     outdir = tmp_path / "alerts"
     arguments = transfer_arguments(kafka, topic_name, outdir, "-partitionby", "time")
     result = run_cli(*arguments, "--json")

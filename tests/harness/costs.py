@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
+from tests.harness import crash
 from tests.harness.cli import Used
 
 _PROPERTY = "cpu_s"
@@ -21,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def _used_s() -> float:
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system + Used.cpu_s
+    return times.user + times.system + times.children_user + times.children_system + Used.cpu_s + crash.used_s()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

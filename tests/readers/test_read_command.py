@@ -68,12 +68,21 @@ class Topic:
         return [self.oracle.alert(place) for place in self.oracle.values]
 
 
-@pytest.fixture(scope="module")
-def topics(kafka: Any) -> Iterator[dict[AlertKind, Topic]]:
-    made = {}
-    for kind in AlertKind:
+class Topics(dict[AlertKind, Topic]):
+    """The topic of each kind, made when it is first asked for."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
+
+    def __missing__(self, kind: AlertKind) -> Topic:
         name = name_topic(kind)
-        made[kind] = Topic(name, kind, fill_topic(kafka.bootstrap_servers, name, kind, 60, partitions=2))
+        self[kind] = Topic(name, kind, fill_topic(self._bootstrap_servers, name, kind, 60, partitions=2))
+        return self[kind]
+
+
+@pytest.fixture(scope="module")
+def topics(kafka: Any) -> Iterator[Topics]:
+    made = Topics(kafka.bootstrap_servers)
     yield made
     remove_topics(kafka.bootstrap_servers, *(topic.name for topic in made.values()))
 
@@ -124,7 +133,7 @@ def check(found: dict[str, tuple[str, int]], counts: Counter[Any], alerts: int) 
     ids=lambda kind: kind.value,
 )
 def test_the_lines_for_each_reader_read_the_dataset_that_they_were_printed_for(
-    kind: AlertKind, topics: dict[AlertKind, Topic], kafka: Any, tmp_path: Path
+    kind: AlertKind, topics: Topics, kafka: Any, tmp_path: Path
 ) -> None:
     topic = topics[kind]
     transferred(kafka, topic, tmp_path / "alerts", "-partitionby", "time")
@@ -136,9 +145,7 @@ def test_the_lines_for_each_reader_read_the_dataset_that_they_were_printed_for(
     assert any(number in found["fink_dask"][0] for number in ids)
 
 
-def test_the_lines_for_all_readers_together_are_one_program(
-    topics: dict[AlertKind, Topic], kafka: Any, tmp_path: Path
-) -> None:
+def test_the_lines_for_all_readers_together_are_one_program(topics: Topics, kafka: Any, tmp_path: Path) -> None:
     transferred(kafka, topics[AlertKind.LSST_FULL], tmp_path / "alerts", "-partitionby", "time")
     everything = run_cli("read", "alerts", cwd=tmp_path).stdout
     assert [name for name in READERS if f"# {name}" in everything] == list(READERS)
@@ -147,7 +154,7 @@ def test_the_lines_for_all_readers_together_are_one_program(
 
 @pytest.mark.parametrize("partitionby", ["finkclass", "is_transient,finkclass", "none", "fid"])
 def test_the_lines_are_true_for_partition_columns_that_may_be_null_and_for_none(
-    partitionby: str, topics: dict[AlertKind, Topic], kafka: Any, tmp_path: Path
+    partitionby: str, topics: Topics, kafka: Any, tmp_path: Path
 ) -> None:
     topic = topics[AlertKind.ZTF_LIGHT]
     transferred(kafka, topic, tmp_path / "alerts", "-partitionby", partitionby)
@@ -159,7 +166,7 @@ def test_the_lines_are_true_for_partition_columns_that_may_be_null_and_for_none(
 
 
 def test_the_lines_name_only_columns_that_were_kept_and_places_with_odd_names(
-    topics: dict[AlertKind, Topic], kafka: Any, tmp_path: Path
+    topics: Topics, kafka: Any, tmp_path: Path
 ) -> None:
     topic = topics[AlertKind.ZTF_FULL]
     place = 'night [1] "bright" é'
@@ -187,7 +194,7 @@ def test_files_of_several_schemas_are_read_by_lines_that_know_the_columns_of_all
 
 
 def test_the_datasets_of_several_topics_are_read_as_one(
-    topics: dict[AlertKind, Topic], kafka: Any, topic_name: str, tmp_path: Path
+    topics: Topics, kafka: Any, topic_name: str, tmp_path: Path
 ) -> None:
     fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 20, partitions=2)
     one = topics[AlertKind.ZTF_LIGHT]
@@ -195,7 +202,7 @@ def test_the_datasets_of_several_topics_are_read_as_one(
     check(run(programs("season", tmp_path), tmp_path), Counter({one.name: 60, topic_name: 20}), 80)
 
 
-def test_avro_files_have_the_lines_that_read_those(topics: dict[AlertKind, Topic], kafka: Any, tmp_path: Path) -> None:
+def test_avro_files_have_the_lines_that_read_those(topics: Topics, kafka: Any, tmp_path: Path) -> None:
     topic = topics[AlertKind.LSST_LIGHT]
     transferred(kafka, topic, tmp_path / "packets", "-outformat", "avro")
     words, _ = run({"avro": run_cli("read", "packets", cwd=tmp_path).stdout}, tmp_path)["avro"]
@@ -203,7 +210,7 @@ def test_avro_files_have_the_lines_that_read_those(topics: dict[AlertKind, Topic
 
 
 def test_an_object_store_is_read_by_the_lines_for_it(
-    topics: dict[AlertKind, Topic],
+    topics: Topics,
     kafka: Any,
     object_store: ObjectStore,
     store_url: str,
@@ -218,7 +225,7 @@ def test_an_object_store_is_read_by_the_lines_for_it(
 
 
 def test_an_unknown_reader_and_a_dataset_without_alerts_are_refused_in_a_line(
-    topics: dict[AlertKind, Topic], kafka: Any, tmp_path: Path
+    topics: Topics, kafka: Any, tmp_path: Path
 ) -> None:
     topic = topics[AlertKind.ZTF_LIGHT]
     transferred(kafka, topic, tmp_path / "none", "--where", "magpsf < 0")
