@@ -25,6 +25,7 @@ from fink_dask.errors import SettingsError, TransferError, parameter
 from fink_dask.kafka.topics import check_alert_topic
 from fink_dask.ledger.outdir import find_datasets
 from fink_dask.ledger.summary import Summary, written_bytes
+from fink_dask.planning.forecast import Machine
 from fink_dask.planning.preview import Outlook, preview
 from fink_dask.progress.events import Event, Note
 from fink_dask.progress.profile import Profile
@@ -248,7 +249,7 @@ def plan(
     lent = _choose_client(client)
     asked = transfer_settings(topic, outdir, bootstrap_servers, lent, **settings)
     with shown:
-        return preview(asked, cores_of(asked, ClusterChoice(_scheduler(lent))), restart)
+        return preview(asked, Machine(cores_of(asked, ClusterChoice(_scheduler(lent)))), restart)
 
 
 def _choose_client(given: Client | None) -> Client | None:

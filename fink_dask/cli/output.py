@@ -106,10 +106,7 @@ def fold(text: str, stream: TextIO, indent: int = 0) -> str:
 
 
 def save(file: Path, content: bytes) -> None:
-    """Write a file, and the directory that it is in.
-
-    Raises StorageError if the file system refuses.
-    """
+    """Write a file, and the directory that it is in."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fink_dask.cluster.jobspec import JobSpec
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.summary import Summary
+    from fink_dask.planning.forecast import Machine
     from fink_dask.progress.profile import Profile
     from fink_dask.running.run import TopicsOutcome
 
@@ -125,12 +126,11 @@ def print_topics_json(
 
 def preview_topics(
     settings: TransferSettings,
-    cores: int,
+    machine: Machine,
     choice: TopicChoice,
     restart: bool,
     as_json: bool,
     jobs: JobSpec | None,
-    loaded_s: float,
 ) -> int:
     """Say what a transfer of several topics would do for each, and in what jobs; returns the exit status."""
     from fink_dask.cli.results import outlook_json, print_job_script, print_outlook
@@ -142,7 +142,7 @@ def preview_topics(
 
     with Display() as progress:
         progress(Doing("looking at the topics, and measuring the line"))
-        found = preview_each(settings, cores, choice, restart, progress, loaded_s)
+        found = preview_each(settings, machine, choice, restart, progress)
     outlooks = [each for each in found.values() if not isinstance(each, FinkDaskError)]
     lack = lack_of_room(outlooks, settings)
     failed = len(outlooks) < len(found) or lack is not None

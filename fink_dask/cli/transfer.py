@@ -300,22 +300,23 @@ def _preview(
     from fink_dask.cli.results import print_outlook
     from fink_dask.cluster.jobqueue import job_script
     from fink_dask.ledger.outdir import find_ledger
+    from fink_dask.planning.forecast import Machine
     from fink_dask.planning.predicted import is_predicted, with_alerts
     from fink_dask.planning.preview import lack_of_room, preview
     from fink_dask.progress.events import Doing
     from fink_dask.running.run import cores_of
     from fink_dask.show.display import Display
 
-    cores, loaded_s = cores_of(settings, chosen), time.monotonic() - _BEGAN
+    machine = Machine(cores_of(settings, chosen), time.monotonic() - _BEGAN)
     if is_predicted(choice):
         with Display() as progress:
             choice, settings = with_alerts(settings, progress, restart)
     if choice.is_several:
-        return preview_topics(settings, cores, choice, restart, as_json, chosen.jobs, loaded_s)
+        return preview_topics(settings, machine, choice, restart, as_json, chosen.jobs)
     script = None if chosen.jobs is None else job_script(chosen.jobs, find_ledger(settings.outdir))
     with Display() as progress:
         progress(Doing("looking at the topic, and measuring the line"))
-        outlook = preview(settings, cores, restart, observe=progress, loaded_s=loaded_s)
+        outlook = preview(settings, machine, restart, observe=progress)
     lack = lack_of_room([outlook], settings)
     print_outlook(outlook, settings.outdir, as_json, script, lack)
     return int(lack is not None)

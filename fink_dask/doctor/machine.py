@@ -123,7 +123,9 @@ def check_place(outdir: Path) -> Iterator[Check]:
 
 def check_room(settings: TransferSettings, line: LineSpeed | None, loaded_s: float = 0.0) -> Check:
     """Compare the free space with what the transfer of a topic is estimated to write; the line may be known."""
-    from fink_dask.planning.preview import preview  # here, as it loads the decoder, which may be at fault
+    # Here, as they load the decoder, which may be at fault.
+    from fink_dask.planning.forecast import Machine
+    from fink_dask.planning.preview import preview
 
     free = free_bytes(settings.outdir)
     if free is None:
@@ -140,7 +142,7 @@ def check_room(settings: TransferSettings, line: LineSpeed | None, loaded_s: flo
                 where=begun.where,
                 outformat=begun.outformat,
             )
-        forecast = preview(settings, usable_cores(), line=line, loaded_s=loaded_s).forecast
+        forecast = preview(settings, Machine(usable_cores(), loaded_s), line=line).forecast
     except FinkDaskError as error:
         words = f"{decimal(free)} free; how much the transfer would write is not known: {error}"
         return Check("disk", "warn", words, "fix that first: it would stop the transfer too")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -60,17 +60,26 @@ _SAMPLE_FETCH_BYTES = 2**16
 _LONG_S = 30.0
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What a run works with, as far as its time depends on that."""
+
+    #: Cores that share the work.
+    cores: int
+    #: Seconds that the program took to load.
+    loaded_s: float = 0.0
+
+
 def forecast(
     settings: TransferSettings,
     target: Target,
     summary: Summary,
     opened: Sequence[tuple[Plan, OffsetRange]],
     plan: Plan | None,
-    cores: int,
+    machine: Machine,
     samples: bool = False,
     sample: Sample | None = None,
     line: LineSpeed = UNKNOWN_LINE,
-    loaded_s: float = 0.0,
 ) -> Forecast:
     """Estimate what a run has to do.
 
@@ -79,7 +88,6 @@ def forecast(
     where there may be too little room on the disk, and a file is taken to be as large as its alerts are in Kafka.
     `sample`: the sizes of records that the plan was made with.
     `line`: what is known of the line to Kafka.
-    `loaded_s`: how long the program took to load.
     Returns: an estimate; its seconds are those of the whole run.
     """
     watermarks = target.description.watermarks
@@ -107,13 +115,13 @@ def forecast(
         if (rate := sample_rate(settings, line)) is not None:
             count = max(1, min(count, int(_SAMPLE_S * rate * alerts / max(1, wire_bytes))))
         share = _sampled_share(settings, target, ranges, count)
-    on_cores = (alerts * _ALERT_S + raw_bytes * _BYTE_S) / max(1, min(cores, len(ranges)))
+    on_cores = (alerts * _ALERT_S + raw_bytes * _BYTE_S) / max(1, min(machine.cores, len(ranges)))
     most = line.slower_than if line.bytes_per_s is None else line.bytes_per_s
     rates: dict[Bound, float | None] = {"line": most, "limit": settings.kafka.limit_rate}
     took = {bound: wire_bytes / rate for bound, rate in rates.items() if rate is not None} | {"cores": on_cores}
     slowest = max(took, key=lambda bound: took[bound])
     is_known = line.bytes_per_s is not None or slowest != "cores"
-    start_s = max(_START_S, _START_SHARE * loaded_s) + _TRIPS * (line.round_trip_s or 0.0)
+    start_s = max(_START_S, _START_SHARE * machine.loaded_s) + _TRIPS * (line.round_trip_s or 0.0)
     return replace(
         known,
         raw_bytes=raw_bytes,

@@ -60,7 +60,6 @@ def look_at_some(
 
     `bytes_per_s`: what is known of the line: a slow one is not asked for much.
     Returns None if there is no alert to look at.
-    Raises FinkDaskError if they can't be read.
     """
     assert target.identity.where is not None
     condition = bind_condition(target.identity.where, target.versions.arrow)

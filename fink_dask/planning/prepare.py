@@ -84,7 +84,6 @@ def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], o
     """Freeze a plan, with the names of all schemas that the dataset has taken in so far, and add it to `plans`.
 
     Raises LedgerError if another job has written this generation, or the ledger is damaged.
-    Raises StorageError if the file system refuses.
     """
     if not plans and (framing := Framing(plan.identity.framing)).kind not in {NONE, PREDICTION}:
         observe(Note(f"its values have {framing.in_words()} around each record, which is taken off"))

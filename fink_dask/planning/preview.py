@@ -13,7 +13,7 @@ from fink_dask.kafka.topics import TopicChoice, no_such_topics
 from fink_dask.ledger.outdir import check_for_several, check_name, check_outdir, find_ledger
 from fink_dask.ledger.records import Plan
 from fink_dask.ledger.summary import progress_of
-from fink_dask.planning.forecast import forecast, left_of, require_room, sample_rate, with_removal
+from fink_dask.planning.forecast import Machine, forecast, left_of, require_room, sample_rate, with_removal
 from fink_dask.planning.matches import Matches, look_at_some
 from fink_dask.planning.plan import still_there
 from fink_dask.planning.prepare import open_ranges, plan_next
@@ -56,34 +56,31 @@ class Outlook:
 
 def preview(
     settings: TransferSettings,
-    cores: int,
+    machine: Machine,
     restart: bool = False,
     line: LineSpeed | None = None,
     observe: Observer = lambda _: None,
-    loaded_s: float = 0.0,
 ) -> Outlook:
-    """Find out what `run_transfer` would do with so many cores, and write nothing.
+    """Find out what `run_transfer` would do, and write nothing.
 
     `settings`: what to transfer, where to, and how.
     `restart`: as if an existing dataset were moved aside first.
     `line`: what is known of the line; otherwise it is measured, which takes some seconds where it is slow.
-    `loaded_s`: how long the program took to load.
     Raises FinkDaskError if it would be refused for anything but too little room, which `lack_of_room` tells.
     """
     choice = joining(TopicChoice((settings.topic,)), settings.outdir)
     with open_inspector(settings.kafka, window=settings.window) as inspector:
         wait_for_topics(settings, choice, inspector, observe)
         settings = settings if restart else settings_of_all(settings, choice)
-        return _preview(settings_of(settings, choice, settings.topic), cores, inspector, restart, line, loaded_s)
+        return _preview(settings_of(settings, choice, settings.topic), machine, inspector, restart, line)
 
 
 def preview_each(
     settings: TransferSettings,
-    cores: int,
+    machine: Machine,
     choice: TopicChoice,
     restart: bool = False,
     observe: Observer = lambda _: None,
-    loaded_s: float = 0.0,
 ) -> dict[str, Outlook | FinkDaskError]:
     """Find out what `run_topics` would do with each of several topics, or why it can't; see `preview`.
 
@@ -98,9 +95,8 @@ def preview_each(
         for topic in topics_now(choice, inspector):
             try:
                 check_name(topic)
-                found[topic] = seen = _preview(
-                    settings_of(settings, choice, topic), cores, inspector, restart, line, loaded_s
-                )
+                own = settings_of(settings, choice, topic)
+                found[topic] = seen = _preview(own, machine, inspector, restart, line)
                 if seen.line.bytes_per_s is not None:
                     line = seen.line
             except BrokerUnavailableError:
@@ -137,12 +133,7 @@ def topics_now(choice: TopicChoice, inspector: Inspector) -> tuple[str, ...]:
 
 
 def _preview(
-    settings: TransferSettings,
-    cores: int,
-    inspector: Inspector,
-    restart: bool,
-    line: LineSpeed | None,
-    loaded_s: float,
+    settings: TransferSettings, machine: Machine, inspector: Inspector, restart: bool, line: LineSpeed | None
 ) -> Outlook:
     ledger = find_ledger(settings.outdir)
     if not restart:
@@ -170,7 +161,7 @@ def _preview(
             matches = look_at_some(settings, target, there, sample_rate(settings, line))
         summary = progress_of(plans, markers).summary
         samples = line.slower_than is None  # else it would take too long
-        estimate = forecast(settings, target, summary, opened, plan, cores, samples, draft.sample, line, loaded_s)
+        estimate = forecast(settings, target, summary, opened, plan, machine, samples, draft.sample, line)
         marks = target.description.watermarks
         estimate = with_removal(estimate, inspector.admin, settings.topic, todo, marks)
     return Outlook(

@@ -37,7 +37,7 @@ from fink_dask.ledger.restart import (
     set_aside,
 )
 from fink_dask.ledger.summary import Summary, progress_of, read_arrival, summarise, write_arrival
-from fink_dask.planning.forecast import forecast, left_of, with_removal
+from fink_dask.planning.forecast import Machine, forecast, left_of, with_removal
 from fink_dask.planning.matches import look_at_some
 from fink_dask.planning.plan import known_topic_id, planned_ends, removed_heads, spans_to_plan
 from fink_dask.planning.prepare import (
@@ -99,10 +99,7 @@ def finish(
 
 
 def retire_old_datasets(ledger: Ledger, summary: Summary, observe: Observer) -> None:
-    """Delete what was moved aside to begin again, where the new dataset is complete and holds no less.
-
-    Raises StorageError if the file system refuses.
-    """
+    """Delete what was moved aside to begin again, where the new dataset is complete and holds no less."""
     for old in old_datasets(ledger):
         alerts = old.alerts
         if alerts is not None and alerts <= summary.transferred and summary.state == "complete":
@@ -155,7 +152,6 @@ class TopicTransfer:
         observe: Observer,
         progress: Progress,
         restart: bool = False,
-        loaded_s: float = 0.0,
         joins: bool = False,
     ) -> None:
         # What to transfer, where to, and how.
@@ -176,8 +172,6 @@ class TopicTransfer:
         self.error: FinkDaskError | None = None
         # Move an existing dataset aside first.
         self._restart = restart
-        # How long the program took to load.
-        self._loaded_s = loaded_s
         self._target: Target | None = None
         self._lease: Lease | None = None
         self._before = Summary(self.topic, "interrupted")
@@ -222,7 +216,6 @@ class TopicTransfer:
         """Find out whether the topic can be transferred as asked for; write nothing new.
 
         Returns False for a topic that holds nothing, where there is nothing to continue.
-        Raises FinkDaskError if it can't.
         """
         complete_move(self.ledger)
         if self._restart:
@@ -274,32 +267,24 @@ class TopicTransfer:
         return self.ledger.markers(self.plans, known=self._known)
 
     def plan(self, inspector: Inspector) -> int:
-        """Plan what no generation holds yet, without freezing it; return how many ranges are to be transferred.
-
-        Raises FinkDaskError if it can't be planned.
-        """
+        """Plan what no generation holds yet, without freezing it; return how many ranges are to be transferred."""
         self._draft = plan_next(self.settings, self.target, inspector, self.ledger, self.plans, self._known)
         self._opened = open_ranges(self.plans, self._markers())
         return len(self._opened) + (len(self._draft.plan.ranges) if self._draft.plan else 0)
 
-    def estimate(self, cores: int, samples: bool, admin: Admin) -> Forecast:
-        """Estimate the work that is planned, for so many cores; see `forecast` and `with_removal`."""
+    def estimate(self, machine: Machine, samples: bool, admin: Admin) -> Forecast:
+        """Estimate the work that is planned; see `forecast` and `with_removal`."""
         plan, sample = self._draft.plan, self._draft.sample
         line = UNKNOWN_LINE if sample is None else line_of(sample)
         if self._rate_before > (line.bytes_per_s or 0.0):
             line = LineSpeed(bytes_per_s=self._rate_before, is_of_before=True)
-        found = forecast(
-            self.settings, self.target, self._before, self._opened, plan, cores, samples, sample, line, self._loaded_s
-        )
+        found = forecast(self.settings, self.target, self._before, self._opened, plan, machine, samples, sample, line)
         ranges = [*(offset_range for _, offset_range in self._opened), *(plan.ranges if plan is not None else ())]
         self.forecast = with_removal(found, admin, self.topic, ranges, self.target.description.watermarks)
         return self.forecast
 
     def freeze(self) -> None:
-        """Freeze what was planned, if anything was.
-
-        Raises FinkDaskError if the ledger or the file system refuses.
-        """
+        """Freeze what was planned, if anything was."""
         if self._draft.plan is None:
             return
         heads = removed_heads(self.target.description.watermarks, planned_ends(self.plans))

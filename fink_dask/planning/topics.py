@@ -31,7 +31,7 @@ from fink_dask.ledger.outdir import check_name, datasets_in, find_ledger
 from fink_dask.ledger.summary import summarise
 from fink_dask.planning.ahead import is_small
 from fink_dask.planning.continuing import like_the_others
-from fink_dask.planning.forecast import has_room, require_room
+from fink_dask.planning.forecast import Machine, has_room, require_room
 from fink_dask.planning.topic import TopicTransfer
 from fink_dask.progress.events import Event, Forecast, Note, Observer
 from fink_dask.progress.tally import Progress
@@ -51,7 +51,7 @@ class Topics:
     """The transfers of a run; `run_ranges` tells them what fails."""
 
     def __init__(
-        self, choice: TopicChoice, settings: TransferSettings, progress: Progress, restart: bool, loaded_s: float = 0.0
+        self, choice: TopicChoice, settings: TransferSettings, progress: Progress, restart: bool, machine: Machine
     ) -> None:
         # Which topics are meant.
         self.choice = choice
@@ -61,8 +61,7 @@ class Topics:
         self.progress = progress
         # Move existing datasets aside first.
         self._restart = restart
-        # How long the program took to load.
-        self._loaded_s = loaded_s
+        self._machine = machine
         self._transfers: dict[str, TopicTransfer] = {}
         self._checked = 0
 
@@ -74,8 +73,7 @@ class Topics:
     def make(self, topic: str) -> TopicTransfer:
         """Make the transfer of a topic, which may then be found or not."""
         settings = settings_of(self.settings, self.choice, topic)
-        joins = self.choice.is_several
-        transfer = TopicTransfer(settings, self._of(topic), self.progress, self._restart, self._loaded_s, joins)
+        transfer = TopicTransfer(settings, self._of(topic), self.progress, self._restart, self.choice.is_several)
         if self.choice.is_several:
             try:
                 check_name(topic)
@@ -95,15 +93,15 @@ class Topics:
             transfer.begin()
         return transfer.is_open
 
-    def require_room(self, cores: int, admin: Admin) -> None:
-        """Estimate the work, for so many cores, and refuse what the disk has no room for.
+    def require_room(self, admin: Admin) -> None:
+        """Estimate the work, and refuse what the disk has no room for.
 
         Raises StorageError if there is too little room, and it is not forced.
         """
-        found = self._estimates(cores, admin)
+        found = self._estimates(admin)
         # Each may have room alone, so that none was looked at closely, and yet not all of them together.
         if len(found) > 1 and not has_room(found):
-            found = self._estimates(cores, admin, samples=True)
+            found = self._estimates(admin, samples=True)
         require_room(found, self.settings)
 
     @property
@@ -114,11 +112,11 @@ class Topics:
         known = [size for size in sizes if size is not None]
         return len(known) == len(sizes) and is_small(sum(each.alerts for each in found if each), sum(known))
 
-    def _estimates(self, cores: int, admin: Admin, samples: bool = False) -> list[Forecast]:
+    def _estimates(self, admin: Admin, samples: bool = False) -> list[Forecast]:
         found = []
         for transfer in self.open:
             with self.alone(transfer):
-                found.append(transfer.estimate(cores, samples, admin))
+                found.append(transfer.estimate(self._machine, samples, admin))
         return found
 
     def add_empty(self, topic: str) -> None:
@@ -251,7 +249,6 @@ def joining(choice: TopicChoice, outdir: Path) -> TopicChoice:
     """Take a single topic for one of several where the directory holds the datasets of others.
 
     Raises LedgerError if one of these holds the topic under another name.
-    Raises StorageError if the directory can't be read.
     """
     if choice.is_several or find_ledger(outdir).exists():
         return choice
@@ -336,7 +333,6 @@ class Finder:
         """Look at the topics that were found before, and find those that were not.
 
         Returns: what was seen of the topics that were found before.
-        Raises BrokerError if the broker refuses or does not answer.
         Raises SettingsError if there are too many.
         """
         listed = inspector.topics()

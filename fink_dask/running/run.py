@@ -21,6 +21,7 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_for_several, find_ledger
 from fink_dask.ledger.summary import Summary
 from fink_dask.planning.ahead import FirstLook, is_resumed
+from fink_dask.planning.forecast import Machine
 from fink_dask.planning.predicted import is_predicted
 from fink_dask.planning.topic import TopicTransfer
 from fink_dask.planning.topics import Finder, Topics, joining, other_survey, settings_of_all
@@ -138,7 +139,7 @@ def _run_topics(
         if words := other_survey(settings.outdir, choice.names[0]):
             progress(Note(words, warning=True))
     settings = settings if restart else settings_of_all(settings, choice)
-    topics = Topics(choice, settings, progress, restart, loaded_s)
+    topics = Topics(choice, settings, progress, restart, Machine(cores_of(settings, chosen), loaded_s))
     try:
         what = "topics" if choice.is_several else "topic"
         progress(Doing(f"connecting to Kafka, and looking at the {what}"))
@@ -250,7 +251,7 @@ def _transfer(
                     return
                 if cluster is None:
                     # Before the plan is frozen: a transfer that can't run leaves nothing to continue.
-                    topics.require_room(cores_of(settings, chosen), inspector.admin)
+                    topics.require_room(inspector.admin)
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
                     is_here = may_be_here and topics.is_small

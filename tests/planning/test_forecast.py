@@ -23,7 +23,7 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Plan
 from fink_dask.ledger.summary import Arrival, Phase, Summary, write_arrival
 from fink_dask.planning import forecast as forecast_module
-from fink_dask.planning.forecast import forecast, has_room
+from fink_dask.planning.forecast import Machine, forecast, has_room
 from fink_dask.planning.preview import Outlook, lack_of_room
 from fink_dask.progress.events import Forecast
 from fink_dask.settings import KafkaSettings, TransferSettings
@@ -259,7 +259,7 @@ def _forecast(
     plan = Plan(1, IDENTITY, (OffsetRange(0, 0, ALERTS),), estimated_bytes)
     sample = Sample({0: 1000.0}, {0: 1000.0 * wire}, 0.1, 0)
     summary = Summary("topic", "interrupted")
-    return forecast(settings, target, summary, [], plan, 8, sample=sample, line=line, loaded_s=loaded_s)
+    return forecast(settings, target, summary, [], plan, Machine(8, loaded_s), sample=sample, line=line)
 
 
 def test_the_estimate_includes_a_start_that_takes_long_on_a_busy_machine(tmp_path: Path) -> None:
