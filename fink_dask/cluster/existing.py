@@ -92,18 +92,12 @@ class Scheduler:
 
 
 def threads_of(client: Client) -> int:
-    """Count the threads of all workers; one where there are no workers yet.
-
-    Raises TransferError if the scheduler does not answer.
-    """
+    """Count the threads of all workers; one where there are no workers yet."""
     return max(1, int(sum(ask_scheduler(client, client.nthreads).values())))
 
 
 def workers_of(client: Client) -> dict[str, dict[str, Any]]:
-    """Return what the scheduler knows of each worker, such as its threads and the limit of its memory.
-
-    Raises TransferError if the scheduler does not answer.
-    """
+    """Return what the scheduler knows of each worker, such as its threads and the limit of its memory."""
     about = ask_scheduler(client, client.sync, client.scheduler.identity, n_workers=-1)
     workers: dict[str, dict[str, Any]] = about.get("workers", {})
     return workers

@@ -68,8 +68,6 @@ def register(ledger: Ledger, identity: Identity, partitioning: Partitioning, sch
 
     `identity`: that of a plan, or of one that is about to be frozen and whose first schema is in the ledger.
     Raises SchemaError if it does not fit those that are there.
-    Raises LedgerError if the ledger is damaged.
-    Raises StorageError if the file system refuses.
     """
     while True:
         # A single look, so that the number is free only if no schema has come that is not among the known ones.
@@ -136,10 +134,7 @@ def check_schemas(ledger: Ledger, plans: Sequence[Plan]) -> tuple[str, ...]:
 
 
 def mend_versions(ledger: Ledger, plans: Sequence[Plan]) -> None:
-    """Write the list of schemas again as far as the plans name them; only the holder of the lease may.
-
-    Raises StorageError if the file system refuses.
-    """
+    """Write the list of schemas again as far as the plans name them; only the holder of the lease may."""
     _write_list(ledger, plans[-1].identity.more_schemas)
 
 
@@ -147,7 +142,6 @@ def copy_versions(source: Ledger, target: Ledger, identity: Identity) -> None:
     """Give a ledger that is being made all schemas that another one has, durably.
 
     Raises LedgerError if one is missing or damaged.
-    Raises StorageError if the file system refuses.
     """
     known = known_identities(source, identity)
     for one in known:

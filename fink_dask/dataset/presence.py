@@ -96,10 +96,7 @@ def missing_error(gone: Sequence[Path]) -> LedgerError:
 def unmarked_ranges(
     ledger: Ledger, plans: Sequence[Plan], markers: Sequence[Marker], damaged: Sequence[DamagedMarker] = ()
 ) -> list[DamagedMarker]:
-    """List the ranges that have rows in the dataset but no marker: it is written before them, so somebody removed it.
-
-    Raises StorageError if the dataset can't be read.
-    """
+    """List the ranges that have rows in the dataset but no marker, which is written first: somebody removed it."""
     there = {marker.range for marker in markers} | {bad.range for bad in damaged}
     opened = {
         offset_range: (plan.plan_id, stem_of(plan.identity, offset_range, plan.plan_id))

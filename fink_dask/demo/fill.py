@@ -40,7 +40,6 @@ def prepare_topic(
 
     `partitions`: number of partitions of a new topic.
     Raises SettingsError if the topic exists but must not, or can't take the alerts.
-    Raises BrokerError if the broker refuses or does not answer.
     """
     check_topic_name(topic)
     if topic.endswith(SCHEMA_SUFFIX):

@@ -74,7 +74,6 @@ def export_table(
     Raises SettingsError if the file is there, is of no known format, or a column is not there or no single value; of
     the condition.
     Raises LedgerError if the dataset is not what its ledger says.
-    Raises StorageError if the file system refuses.
     """
     write = FORMATS.get(target.suffix.lower())
     if write is None:

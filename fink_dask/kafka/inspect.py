@@ -342,10 +342,7 @@ class Inspector:
             time.sleep(_PAUSE_S)
 
     def topics(self) -> _Listed:
-        """List all topics with their partitions, or with an error where one has no leader just now.
-
-        Raises BrokerError if the broker refuses or does not answer.
-        """
+        """List all topics with their partitions, or with an error where one has no leader just now."""
         if (ahead := self._listed) is not None:
             self._listed = None
             return _result(ahead)
@@ -372,7 +369,6 @@ class Inspector:
         """Describe several topics, in no more requests than for one.
 
         Returns: what each is, or why it can't be described; an error that may pass is a `BrokerUnavailableError`.
-        Raises BrokerError if the broker refuses or does not answer.
         """
         if (ahead := self._described) is not None:
             self._described = None
@@ -668,8 +664,6 @@ def is_missing(admin: Admin, topic: str, partition: int) -> bool:
     """Tell whether a broker says that there is no such partition; silence does not count as saying so.
 
     librdkafka itself says so after a while where it can reach no broker.
-
-    Raises BrokerUnavailableError if there is no answer in time.
     """
     timeout_s = admin.settings.request_timeout_s
     # All topics, because asking for one by name lets some brokers create it.

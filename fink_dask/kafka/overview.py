@@ -45,7 +45,6 @@ def commit_group_offsets(settings: KafkaSettings, topic: str, group_id: str, off
 
     `group_id`: the consumer group; its members, if it has any, make Kafka refuse.
     `offsets`: the next offset to read of each partition.
-    Raises BrokerError if Kafka refuses or does not answer.
     Raises SettingsError if the group has no name, or one that can't be sent.
     """
     if not group_id:
@@ -72,7 +71,6 @@ def read_group_offsets(
     """Read the offsets that a consumer group has committed: the next one to read of each topic and partition.
 
     `group_id`: the consumer group; it is not joined.
-    Raises BrokerError if Kafka refuses or does not answer.
     Raises SettingsError if the name of the group can't be sent.
     """
     check_sendable(parameter("group_id"), group_id)
@@ -189,10 +187,7 @@ def look_at_topics(
 
 
 def look_at_removal(admin: Admin, topic: str, partitions: Sequence[int]) -> int | None:
-    """Find out when Kafka may begin to remove records of these partitions; see `TopicOverview.removal_ms`.
-
-    Raises BrokerError if the broker does not answer.
-    """
+    """Find out when Kafka may begin to remove records of these partitions; see `TopicOverview.removal_ms`."""
     oldest = _times(admin, {topic: partitions}, OffsetSpec.for_timestamp(0))[topic]
     retention = _retentions(admin, [topic])
     return TopicOverview(topic, oldest_ms=min(oldest, default=None), retention_ms=retention[topic]).removal_ms

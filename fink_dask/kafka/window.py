@@ -27,7 +27,6 @@ def ask_window(
     all offsets before that one that there is none; asked at once, a record might come in between, and be left out.
 
     Returns: what each topic holds, with `Watermarks.begin` and `Watermarks.until`; or why that can't be said.
-    Raises BrokerUnavailableError if there is no answer in time.
     """
     known = {topic: marks for topic, marks in held.items() if isinstance(marks, dict)}
     places = [TopicPartition(topic, number) for topic, marks in known.items() for number in marks]

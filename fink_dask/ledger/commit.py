@@ -361,7 +361,6 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
     Only the holder of the lease may call this, while none of its own attempts runs.
 
     Raises LedgerError if a marker that is there can't be found.
-    Raises StorageError if the file system refuses.
     """
     planned: dict[str, dict[str, OffsetRange]] = {}
     for plan in plans:  # of ids of 8 digits, two generations may have the same

@@ -19,7 +19,6 @@ def gather_ledgers(outdir: Path) -> tuple[list[Ledger], int]:
     Returns: the datasets in it, and how many ledgers were moved.
     Raises SettingsError if there are no datasets in it.
     Raises LedgerError if a job works on one of them; those before it are moved.
-    Raises StorageError if the file system refuses.
     """
     if find_ledger(outdir).exists():
         raise SettingsError(f"{outdir} is the dataset of one topic, whose ledger is beside it already")

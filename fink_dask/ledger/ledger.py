@@ -130,10 +130,7 @@ class Ledger:
         return [attempt for plan in plans for attempt in self.store.directories(plan)]
 
     def exists(self) -> bool:
-        """Tell whether there is a plan.
-
-        Raises StorageError if the file system does not say.
-        """
+        """Tell whether there is a plan."""
         try:
             return self.plans_path.is_dir() and any(self.plans_path.glob(_PLANS))
         except OSError as error:
@@ -157,11 +154,7 @@ class Ledger:
         return plans
 
     def begun_with(self) -> Identity:
-        """Read what the dataset was begun with: the identity of its first plan.
-
-        Raises LedgerError if that is damaged.
-        Raises StorageError if it can't be read.
-        """
+        """Read what the dataset was begun with: the identity of its first plan."""
         path = self.plans_path / _plan_name(1)
         try:
             return Plan.from_json(_read("plan", path)).identity
@@ -208,7 +201,6 @@ class Ledger:
         """Put the writer schema back in its place; only the holder of the lease may.
 
         Raises LedgerError if it is another one.
-        Raises StorageError if the file system refuses.
         """
         path = self.schema_path(identity)
         if schema.fingerprint != identity.schema_sha256:
@@ -230,10 +222,7 @@ class Ledger:
         return _read_marker(self.marker_path(offset_range, revision), offset_range, plan_id, revision)
 
     def revisions(self) -> dict[str, int]:
-        """Find the last revision of each range that has any, by the range's name, in one look at the directory.
-
-        Raises StorageError if the directory can't be read.
-        """
+        """Find the last revision of each range that has any, by the range's name, in one look at the directory."""
         found: dict[str, int] = {}
         try:
             names = self.store.names(self.markers_path)

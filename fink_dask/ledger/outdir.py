@@ -47,7 +47,6 @@ def find_ledger(outdir: Path, joins: bool = False) -> Ledger:
 
     `joins`: whether a new dataset is one of several topics.
     Raises SettingsError if there is no place for one.
-    Raises StorageError if the file system does not say.
     """
     if not outdir.name:
         raise SettingsError(f"{outdir} is no place for a dataset: its ledger is to be beside it")
@@ -226,10 +225,7 @@ def _moved_alone(ledger: Ledger) -> str:
 
 
 def dataset_beside(ledger: Ledger) -> str:
-    """Name the dataset that the user may have meant, for the end of an error; empty where no name is like it.
-
-    Raises StorageError if the directory around it can't be read.
-    """
+    """Name the dataset that the user may have meant, for the end of an error; empty where no name is like it."""
     beside = {each.outdir.name: each for each in datasets_in(ledger.outdir.parent)}
     if ledger.outdir.suffix == ".fink" and ledger.outdir.stem in beside:
         return f"; it is the ledger of {beside[ledger.outdir.stem].outdir}: name that instead"
@@ -248,10 +244,7 @@ def unfinished(ledger: Ledger) -> str:
 
 
 def datasets_in(outdir: Path) -> list[Ledger]:
-    """List the datasets right below a directory, in the order of their names.
-
-    Raises StorageError if the directory can't be read.
-    """
+    """List the datasets right below a directory, in the order of their names."""
     found = {ledger.outdir.name: ledger for ledger in _of_season(outdir)}
     try:
         if outdir.is_dir():

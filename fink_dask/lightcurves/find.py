@@ -121,7 +121,6 @@ def find_alerts(
     `opened`: at least one dataset, and what its columns are; it has ``object``.
     `columns`: says what to read of a dataset, and how to call it.
     Raises SettingsError if there is no such object.
-    Raises LedgerError if a file can't be read.
     """
     found, refused = [], []
     try:

@@ -29,7 +29,6 @@ def count_alerts(
     so an alert that two of them hold counts twice.
     `begin`: is told how many alerts there are; `advance`: how many more have been looked at.
     Raises SettingsError if no column names objects.
-    Raises LedgerError if a file can't be read.
     """
     opened = open_each(outdir)
     if not any(fields.has("object") for _, fields in opened):

@@ -155,7 +155,6 @@ def find_panels(facts: Facts, objects: Sequence[str] = ()) -> Panels:
     `facts`: what the ledger of the dataset knows, or those of a season.
     `objects`: show these instead of a few alerts.
     Raises SettingsError if one of the `objects` is not there, or has no light curve.
-    Raises LedgerError if they can't be read.
     """
     panels = Panels()
     if objects:
