@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -56,6 +58,15 @@ def why_unreadable(error: Exception) -> str:
     """Say one of `UNREADABLE` in a line, without the file's name."""
     words = str(getattr(error, "strerror", None) or error) or type(error).__name__
     return words.splitlines()[0][:_REASON_CHARS]
+
+
+@contextmanager
+def reading(place: str | os.PathLike[str]) -> Iterator[None]:
+    """Let a failure to read what is at a place be a LedgerError that names it."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise LedgerError(f"{place} can't be read: {why_unreadable(error)}") from error
 
 
 @dataclass(frozen=True)

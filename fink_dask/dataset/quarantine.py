@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fink_dask.batches import RawBatch
-from fink_dask.dataset.formats import KAFKA_FIELDS, why_unreadable
+from fink_dask.dataset.formats import KAFKA_FIELDS, reading
 from fink_dask.errors import LedgerError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import DataFile
@@ -56,11 +56,8 @@ def read_quarantine(ledger: Ledger, file: DataFile, columns: Sequence[str] | Non
     Raises LedgerError if it is missing, or not what was written.
     """
     path = ledger.path / file.path
-    try:
-        with pq.ParquetFile(store_of(path).source(path)) as parquet:
-            if not parquet.schema_arrow.equals(QUARANTINE_SCHEMA) or parquet.metadata.num_rows != file.rows:
-                raise LedgerError(f"{path} is not what was written: fink-dask verify says more")
-            # Records are up to some megabytes: a few at a time.
-            yield from parquet.iter_batches(batch_size=_READ_RECORDS, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise LedgerError(f"{path} can't be read: {why_unreadable(error)}") from error
+    with reading(path), pq.ParquetFile(store_of(path).source(path)) as parquet:
+        if not parquet.schema_arrow.equals(QUARANTINE_SCHEMA) or parquet.metadata.num_rows != file.rows:
+            raise LedgerError(f"{path} is not what was written: fink-dask verify says more")
+        # Records are up to some megabytes: a few at a time.
+        yield from parquet.iter_batches(batch_size=_READ_RECORDS, columns=columns)

@@ -11,12 +11,11 @@ import pyarrow.dataset as ds
 
 from fink_dask.avro.evolution import Versions
 from fink_dask.dataset.columns import check_is_parquet, file_schema, known_versions, partitioning_of
-from fink_dask.dataset.formats import why_unreadable
+from fink_dask.dataset.formats import reading
 from fink_dask.dataset.presence import missing_error
 from fink_dask.dataset.season import TOPIC, unite
 from fink_dask.dataset.surveys import Fields, find_fields
 from fink_dask.dataset.unique import is_first
-from fink_dask.errors import LedgerError
 from fink_dask.ledger.commit import missing_files, published
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import find_datasets, find_ledger
@@ -66,10 +65,8 @@ def open_dataset(outdir: str | os.PathLike[str], *, unique: bool = False) -> ds.
     dataset = opened[0].dataset if is_one else unite(place, named)
     if not unique:
         return dataset
-    try:
+    with reading(place):
         first = is_first([(name, each) for name, each, _ in named], None if is_one else TOPIC)
-    except (pa.ArrowException, OSError) as error:
-        raise LedgerError(f"{place} can't be read: {why_unreadable(error)}") from error
     return dataset if first is None else dataset.filter(first)
 
 

@@ -11,10 +11,10 @@ import pyarrow.dataset as ds
 
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.encoding import for_pandas
-from fink_dask.dataset.formats import why_unreadable
+from fink_dask.dataset.formats import reading
 from fink_dask.dataset.read import open_each
 from fink_dask.dataset.surveys import Fields, SurveyNames, expression
-from fink_dask.errors import LedgerError, SettingsError
+from fink_dask.errors import SettingsError
 from fink_dask.lightcurves.points import MEASURED, points_of
 
 _NEEDED = ("object", "source", "time", "value")
@@ -123,7 +123,7 @@ def find_alerts(
     Raises SettingsError if there is no such object.
     """
     found, refused = [], []
-    try:
+    with reading(outdir):
         for dataset, fields in opened:
             try:
                 is_object = _is_object(dataset.schema, fields, object_id)
@@ -138,8 +138,6 @@ def find_alerts(
                 for fragment in dataset.get_fragments()
                 if fragment.path in paths
             ]
-    except (pa.ArrowException, OSError) as error:
-        raise LedgerError(f"{outdir} can't be read: {why_unreadable(error)}") from error
     if found:
         return found
     if len(refused) == len(opened):

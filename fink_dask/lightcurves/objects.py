@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fink_dask.dataset.formats import why_unreadable
+from fink_dask.dataset.formats import reading
 from fink_dask.dataset.read import open_each
 from fink_dask.dataset.surveys import Fields, expression
-from fink_dask.errors import LedgerError, SettingsError
+from fink_dask.errors import SettingsError
 from fink_dask.lightcurves.points import JD_OF_MJD
 
 #: Batches are counted by themselves; of so many counts one is made.
@@ -34,7 +34,7 @@ def count_alerts(
     if not any(fields.has("object") for _, fields in opened):
         raise SettingsError(f"{outdir} has no {opened[0][1].survey.names['object']}: that is what names objects")
     counts: list[pa.Table] = []
-    try:
+    with reading(outdir):
         begin(sum(dataset.count_rows() for dataset, _ in opened))
         for dataset, fields in opened:
             for batch in dataset.scanner(columns=_columns(fields)).to_batches():
@@ -42,8 +42,6 @@ def count_alerts(
                 advance(batch.num_rows)
                 if len(counts) == _TOGETHER:
                     counts = [_add_up(pa.concat_tables(counts))]
-    except (pa.ArrowException, OSError) as error:
-        raise LedgerError(f"{outdir} can't be read: {why_unreadable(error)}") from error
     return _add_up(pa.concat_tables(counts)).sort_by([("alerts", "descending"), ("object", "ascending")])
 
 
