@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -56,9 +55,7 @@ def job_queue_cluster(
     jobs = min(spec.asked.jobs, -(-busy // spec.cores))
     memory = spec.memory_share(memory_limit)
     job_class = watched(spec.cluster_class)
-    program = shlex.split(job_class.submit_command)[0]
-    if shutil.which(program) is None:
-        raise SettingsError(f"there is no {program} here: run this on a host where {spec.system} takes jobs")
+    spec.check_command()
     if SYSTEMS[spec.asked.system].tried is None:
         progress(Note(f"fink-dask has never been tried on {spec.system}: please tell us how it went", warning=True))
     with ExitStack() as stack:

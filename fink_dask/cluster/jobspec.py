@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -117,6 +119,12 @@ class JobSpec:
             remedy = f"give a larger {parameter('memory_limit')}, which is for all jobs, or fewer --jobs or --cores"
         # The process that watches over a job's workers is as large as one of them.
         return share_memory(most, (self.processes + 1) * WORKER_BYTES, threads, threads, remedy)
+
+    def check_command(self) -> None:
+        """Raise a SettingsError where there is no command that submits jobs."""
+        program = shlex.split(self.cluster_class.job_cls.submit_command)[0]
+        if shutil.which(program) is None:
+            raise SettingsError(f"there is no {program} here: run this on a host where {self.system} takes jobs")
 
     def new_job(self, job_class: Any, address: str, name: str, keywords: dict[str, Any]) -> Any:
         """Make a job without submitting it.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,10 +50,7 @@ class BatchTransfer:
         Raises StorageError if the directory for the logs can't be made.
         Raises TransferError if the job is refused, in the batch system's own words.
         """
-        job_class = self.spec.cluster_class.job_cls
-        program = shlex.split(job_class.submit_command)[0]
-        if shutil.which(program) is None:
-            raise SettingsError(f"there is no {program} here: run this on a host where {self.spec.system} takes jobs")
+        self.spec.check_command()
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -16,7 +16,6 @@ from typing import Any, Literal, TypeVar
 from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError, parameter
 from fink_dask.kafka.confluent import (
     Debounce,
-    IsolationLevel,
     KafkaError,
     Message,
     OffsetSpec,
@@ -30,7 +29,7 @@ from fink_dask.kafka.confluent import (
 from fink_dask.kafka.connection import Admin, Connection, in_background, open_glimpse
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import no_such_topic, schema_topic
-from fink_dask.kafka.window import EVERYTHING, ask_window
+from fink_dask.kafka.window import EVERYTHING, ask_offsets, ask_window
 from fink_dask.settings import KafkaSettings, has_sasl
 from fink_dask.units import Window
 
@@ -569,17 +568,7 @@ def ask_watermarks(
     raises a BrokerError where there is no answer.
     """
     places = [TopicPartition(topic, number) for topic, numbers in partitions.items() for number in numbers]
-
-    def ask(spec: Any) -> Callable[[], dict[Any, Any]]:
-        return admin.begin(
-            lambda client: client.list_offsets(
-                dict.fromkeys(places, spec),
-                isolation_level=IsolationLevel.READ_COMMITTED,
-                request_timeout=admin.settings.request_timeout_s,
-            )
-        )
-
-    earliest, latest = ask(OffsetSpec.earliest()), ask(OffsetSpec.latest())
+    earliest, latest = (ask_offsets(admin, places, spec) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
 
     def answer() -> dict[str, dict[int, Watermarks] | BrokerError]:
         lows, stables = earliest(), latest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +12,22 @@ from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.units import Moment, Window
 
+Answer = Callable[[], dict[Any, Any]]
 #: All records, whenever they came.
 EVERYTHING = Window()
 #: Kafka's offset of the first record at or after a time, where there is none.
 _NONE = -1
+
+
+def ask_offsets(admin: Admin, places: Sequence[TopicPartition], spec: Any) -> Answer:
+    """Ask for an offset of each partition, as it is for who reads what is committed; returns what waits for it."""
+    return admin.begin(
+        lambda client: client.list_offsets(
+            dict.fromkeys(places, spec),
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=admin.settings.request_timeout_s,
+        )
+    )
 
 
 def ask_window(
@@ -31,17 +43,10 @@ def ask_window(
     known = {topic: marks for topic, marks in held.items() if isinstance(marks, dict)}
     places = [TopicPartition(topic, number) for topic, marks in known.items() for number in marks]
 
-    def ask(time: Moment | None) -> Callable[[], dict[Any, Any]]:
+    def ask(time: Moment | None) -> Answer:
         if time is None or not places:
             return dict
-        spec = OffsetSpec.for_timestamp(time.milliseconds)
-        return admin.begin(
-            lambda client: client.list_offsets(
-                dict.fromkeys(places, spec),
-                isolation_level=IsolationLevel.READ_COMMITTED,
-                request_timeout=admin.settings.request_timeout_s,
-            )
-        )
+        return ask_offsets(admin, places, OffsetSpec.for_timestamp(time.milliseconds))
 
     since, until = ask(window.since), ask(window.until)
     firsts, lasts = since(), until()
