@@ -51,8 +51,7 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...], as
     from rich.filesize import decimal
 
     from fink_dask.ledger.outdir import check_outside, find_datasets
-    from fink_dask.report.facts import find_facts
-    from fink_dask.report.season import facts_of_season
+    from fink_dask.report.facts import facts_of_season, find_facts
 
     ledger, several = find_datasets(outdir.resolve())
     if len(objects) > _MAX_OBJECTS:
