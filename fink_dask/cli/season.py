@@ -23,8 +23,8 @@ def season(outdir: Path, as_json: bool) -> int:
     So two nights become one: mkdir nights; mv alerts alerts.fink nights; fink-dask season nights; and then transfer the
     second one with --outdir nights.
     """
-    from fink_dask.ledger.gather import gather_ledgers
     from fink_dask.ledger.ledger import ledgers_path
+    from fink_dask.ledger.outdir import gather_ledgers
 
     place = outdir.resolve()
     ledgers, moved = gather_ledgers(place)

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
-from fink_dask.ledger.lease import is_held
+from fink_dask.ledger.lease import hold_lease, is_held
 from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, latest, ledgers_path, storage_error
 from fink_dask.ledger.records import JOINED
 from fink_dask.ledger.summary import State, Summary
@@ -324,3 +324,37 @@ def total_of(summaries: Sequence[Summary]) -> Summary:
         **{name: sum(getattr(summary, name) for summary in summaries) for name in _COUNTS},
         run_seconds=max((summary.run_seconds for summary in summaries), default=0.0),
     )
+
+
+def gather_ledgers(outdir: Path) -> tuple[list[Ledger], int]:
+    """Move the ledgers in a directory to where those of a season are.
+
+    Returns: the datasets in it, and how many ledgers were moved.
+    Raises SettingsError if there are no datasets in it.
+    Raises LedgerError if a job works on one of them; those before it are moved.
+    """
+    if find_ledger(outdir).exists():
+        raise SettingsError(f"{outdir} is the dataset of one topic, whose ledger is beside it already")
+    found = datasets_in(outdir)
+    if not found:
+        raise SettingsError(f"{outdir} holds no datasets")
+    inside = [ledger for ledger in found if not ledger.is_of_season]
+    for ledger in inside:
+        _move(ledger)
+    return datasets_in(outdir), len(inside)
+
+
+def _move(ledger: Ledger) -> None:
+    target = ledger.elsewhere
+    if target is None or LEDGER_SUFFIX in ledger.outdir.name:
+        raise LedgerError(f"{ledger.outdir} can't be one of a season: its name would be taken for that of a ledger")
+    with hold_lease(ledger):  # which also refuses where both places have one
+        try:
+            ledger.store.make_directory(target.path.parent)
+            if target.path.is_dir():
+                target.path.rmdir()  # of a transfer that was refused; with anything in it, this fails
+            ledger.path.rename(target.path)
+            for directory in (target.path.parent, ledger.path.parent):
+                ledger.store.sync(directory)
+        except OSError as error:
+            raise storage_error(error, target.path) from error

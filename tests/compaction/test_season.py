@@ -14,9 +14,8 @@ from fink_dask.compaction.compact import Caller, Compacted
 from fink_dask.compaction.groups import Form
 from fink_dask.compaction.season import compact_season
 from fink_dask.errors import FinkDaskError, SettingsError
-from fink_dask.ledger.gather import gather_ledgers
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import datasets_in
+from fink_dask.ledger.outdir import datasets_in, gather_ledgers
 from tests.alerts.made_up import AlertKind, avro_schema, made_up_alerts
 from tests.harness.cli import run_cli
 from tests.harness.crash import run_until

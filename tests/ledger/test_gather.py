@@ -9,10 +9,9 @@ import pytest
 
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, StorageError
 from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.gather import gather_ledgers
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import check_outdir, create_ledger, datasets_in, find_ledger
+from fink_dask.ledger.outdir import check_outdir, create_ledger, datasets_in, find_ledger, gather_ledgers
 from fink_dask.ledger.restart import complete_move, old_datasets, set_aside
 from fink_dask.verifying.files import verify_dataset
 from tests.harness.crash import run_until

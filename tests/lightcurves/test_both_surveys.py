@@ -8,7 +8,7 @@ import pytest
 
 import fink_dask
 from fink_dask.errors import SettingsError
-from fink_dask.ledger.gather import gather_ledgers
+from fink_dask.ledger.outdir import gather_ledgers
 from fink_dask.lightcurves.points import SCHEMA
 from fink_dask.report.charts import light_curve
 from fink_dask.report.curve import page_of
