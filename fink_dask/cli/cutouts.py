@@ -42,7 +42,7 @@ def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str, as_
     """
     from fink_dask.dataset.cutouts import HINT, can_read_stamps, png, read_stamp, unpack
     from fink_dask.ledger.outdir import check_outside
-    from fink_dask.lightcurves.cutouts import cutouts_of
+    from fink_dask.lightcurves.find import cutouts_of
 
     if not can_read_stamps():
         raise SettingsError(f"cutouts need astropy and Pillow, which are not installed: {HINT}")

@@ -13,8 +13,7 @@ from fink_dask.dataset.cutouts import Image, read_stamp
 from fink_dask.dataset.read import open_each
 from fink_dask.dataset.surveys import Fields, expression
 from fink_dask.errors import SettingsError
-from fink_dask.lightcurves.cutouts import cutouts_of
-from fink_dask.lightcurves.find import find_alerts, light_curve
+from fink_dask.lightcurves.find import cutouts_of, find_alerts, light_curve
 from fink_dask.report.charts import BANDS
 from fink_dask.report.examples import OTHER_BAND, Example, points_by_band
 
