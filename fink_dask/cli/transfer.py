@@ -84,7 +84,7 @@ def dump_schemas_of(settings: TransferSettings, choice: TopicChoice) -> None:
     from fink_dask.kafka.inspect import open_inspector
     from fink_dask.planning.predicted import is_predicted, with_alerts
     from fink_dask.planning.preview import topics_now
-    from fink_dask.planning.topics import settings_of
+    from fink_dask.planning.several import settings_of
     from fink_dask.planning.waiting import wait_for_topics
     from fink_dask.show.display import Display
 
@@ -207,7 +207,7 @@ def transfer(
 
     with loading():
         from fink_dask.cluster.choice import ALL
-        from fink_dask.planning.topics import joining
+        from fink_dask.planning.several import joining
 
     log_to_stderr(verbose)  # after the import of Dask, which sets up its own logging
     wanted = asked.pop("nconsumers")

@@ -15,7 +15,7 @@ from fink_dask.following.follow import Amount, Ending, Follower
 from fink_dask.kafka.confluent import Debounce
 from fink_dask.kafka.inspect import Inspector
 from fink_dask.planning.prepare import make_work
-from fink_dask.planning.topics import Finder, Snapshot, Topics
+from fink_dask.planning.several import Finder, Snapshot, Topics
 from fink_dask.progress.events import Note, Observer
 from fink_dask.ranges.memory import MemoryShare
 from fink_dask.ranges.work import Work

@@ -18,7 +18,7 @@ from fink_dask.planning.matches import Matches, look_at_some
 from fink_dask.planning.plan import still_there
 from fink_dask.planning.prepare import open_ranges, plan_next
 from fink_dask.planning.schemas import inspect_topic
-from fink_dask.planning.topics import joining, settings_of, settings_of_all
+from fink_dask.planning.several import joining, settings_of, settings_of_all
 from fink_dask.planning.waiting import wait_for_topics
 from fink_dask.progress.events import Forecast, Observer
 from fink_dask.settings import TransferSettings

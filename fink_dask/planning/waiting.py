@@ -9,7 +9,7 @@ from fink_dask.errors import BrokerUnavailableError, FinkDaskError, MissingSchem
 from fink_dask.kafka.inspect import Inspector, TopicDescription
 from fink_dask.kafka.topics import TopicChoice, holds_predictions
 from fink_dask.ledger.outdir import find_ledger
-from fink_dask.planning.topics import is_new, settings_of
+from fink_dask.planning.several import is_new, settings_of
 from fink_dask.progress.events import Doing, Note, Observer
 from fink_dask.settings import TransferSettings
 from fink_dask.units import duration_words

@@ -23,8 +23,8 @@ from fink_dask.ledger.summary import Summary
 from fink_dask.planning.ahead import FirstLook, is_resumed
 from fink_dask.planning.forecast import Machine
 from fink_dask.planning.predicted import is_predicted
+from fink_dask.planning.several import Finder, Topics, joining, other_survey, settings_of_all
 from fink_dask.planning.topic import TopicTransfer
-from fink_dask.planning.topics import Finder, Topics, joining, other_survey, settings_of_all
 from fink_dask.planning.waiting import wait_for_topics
 from fink_dask.progress.events import Doing, Note
 from fink_dask.progress.profile import Profile, profile_of

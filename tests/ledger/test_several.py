@@ -11,7 +11,7 @@ from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.ledger.outdir import check_for_several, check_name, datasets_in, total_of
 from fink_dask.ledger.summary import State, Summary
-from fink_dask.planning.topics import joining
+from fink_dask.planning.several import joining
 from tests.harness.ledgers import IDENTITY, make_ledger, make_plan
 
 

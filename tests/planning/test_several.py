@@ -8,7 +8,7 @@ import pytest
 
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.topics import TopicChoice
-from fink_dask.planning.topics import joining, other_survey
+from fink_dask.planning.several import joining, other_survey
 from tests.harness.ledgers import make_ledger, make_plan
 
 
