@@ -34,7 +34,7 @@ def locate(place: str | os.PathLike[str]) -> Path:
     the working directory.
     """
     if isinstance(place, ObjectPath):
-        return place
+        return place.as_path
     text = os.fspath(place)
     if not text:
         raise SettingsError("'' names no directory: say . for the working directory")
@@ -48,7 +48,7 @@ def locate(place: str | os.PathLike[str]) -> Path:
             f"{text[:200]!r}: datasets are kept in a directory, or on an object store (s3://BUCKET/NAME, gs://…, "
             f"az://CONTAINER/NAME), not on {match[1][:20]}://"
         )
-    return ObjectPath.parse(f"{scheme}://{text[match.end() :]}")
+    return ObjectPath.parse(f"{scheme}://{text[match.end() :]}").as_path
 
 
 def _check_system(text: str) -> None:

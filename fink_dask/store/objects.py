@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from fink_dask.errors import SettingsError, StorageError
 
@@ -32,21 +32,14 @@ _TRIES = 5
 _AT_ONCE = 8
 _PROBES = 2
 
-
 if TYPE_CHECKING:
-    # The rooms above the store take both for a `Path`, and do with it what is defined here.
-    from pathlib import PosixPath as _Path
-
     from fink_dask.store.bucket import Bucket
-else:
-    # Nothing of a file system is in it, whatever Python's next version adds to `Path`.
-    _Path = PurePosixPath
 
 
-class ObjectPath(_Path):
+class ObjectPath(PurePosixPath):
     """The name of an object, or a prefix of names: ``/s3:bucket/key``, and ``s3://bucket/key`` as text.
 
-    What would touch the file system is not there: an object has no name in one.
+    What would touch the file system is not there, whatever Python's next version adds to `Path`.
     """
 
     __slots__ = ()
@@ -69,6 +62,11 @@ class ObjectPath(_Path):
     def __str__(self) -> str:
         # Below a dataset, a name is relative, as `relative_to` makes it.
         return "/".join(self.parts[1:]).replace(":", "://", 1) if self.is_absolute() else "/".join(self.parts)
+
+    @property
+    def as_path(self) -> Path:
+        """Itself, as the rooms above have it: they take any place for a `Path`, and do with it what is defined here."""
+        return cast("Path", self)
 
     def __fspath__(self) -> NoReturn:
         raise TypeError(f"{self} is not a file")
@@ -133,13 +131,13 @@ class ObjectPath(_Path):
 
     def sizes(self) -> dict[Path, int]:
         """List all objects below this name, with their sizes in bytes."""
-        return {self._at(found.key): found.size for found in self.bucket.below(self.key)}
+        return {self._at(found.key).as_path: found.size for found in self.bucket.below(self.key)}
 
-    def glob(self, pattern: str, **_: Any) -> Iterator[ObjectPath]:  # type: ignore[override]
+    def glob(self, pattern: str, **_: Any) -> Iterator[ObjectPath]:
         """Yield what is directly below this name and matches a pattern."""
         return (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
-    def rglob(self, pattern: str, **_: Any) -> Iterator[ObjectPath]:  # type: ignore[override]
+    def rglob(self, pattern: str, **_: Any) -> Iterator[ObjectPath]:
         """Yield the objects below this name that match a pattern."""
         paths = (self._at(found.key) for found in self.bucket.below(self.key))
         return (path for path in paths if fnmatch.fnmatchcase(path.name, pattern))

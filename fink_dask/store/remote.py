@@ -97,7 +97,7 @@ class RemoteStore:
         return True
 
     def directories(self, path: Path) -> list[Path]:
-        return list(_object(path).directories())
+        return [each.as_path for each in _object(path).directories()]
 
     def names(self, path: Path) -> list[str]:
         return [each.name for each in path.iterdir()]
