@@ -13,12 +13,15 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _have_a_home()
+    # Nothing here multiplies matrices, yet NumPy's BLAS would start a thread for each core, in every process.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from fink_dask.cli.streams import prepare_streams
 
     prepare_streams()
     gc.disable()  # what is loaded stays, and looking for cycles in it takes a tenth of the time
     from fink_dask.cli.main import main as run
 
+    gc.freeze()
     gc.enable()
     run()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, typeof_impl
 
 from fink_dask.avro.operations import PLACES, SIZES
 
@@ -80,14 +81,33 @@ def _without_compiler(cache: Any) -> Callable[[Any, Any], Any]:
     return load_overload
 
 
+class _Inner:
+    """A function that only others call that numba compiles: it is nothing to numba before it compiles one of these.
+
+    Where they are found compiled, as nearly always, that saves as long as it takes to load them.
+    """
+
+    def __init__(self, function: Callable[..., Any], **options: bool) -> None:
+        self.function, self._options = function, options
+
+    @cached_property
+    def compiled(self) -> Any:
+        return compiled(self.function, no_cpython_wrapper=True, **self._options)
+
+
+@typeof_impl.register(_Inner)  # type: ignore[untyped-decorator]
+def _typeof(value: _Inner, context: Any) -> Any:
+    return typeof_impl(value.compiled, context)
+
+
 def inner(function: Callable[..., Any]) -> Any:
     """Let numba compile a function that only others call that it compiles."""
-    return compiled(function, no_cpython_wrapper=True)
+    return _Inner(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Let numba compile a function as a part of each that calls it."""
-    return compiled(function, no_cpython_wrapper=True, forceinline=True)
+    return _Inner(function, forceinline=True)
 
 
 def is_cached(function: Any, arguments: tuple[Any, ...]) -> bool:

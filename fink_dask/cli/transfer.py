@@ -205,7 +205,7 @@ def transfer(
         look = _begin_early(kafka, choice, outdir, restart, None if follow or asks else asked)
     from fink_dask.cluster.forkserver import loading
 
-    with loading():
+    with loading(is_ours=True):
         from fink_dask.cluster.choice import ALL
         from fink_dask.planning.several import joining
 
@@ -240,7 +240,7 @@ def _begin_early(
     if asked is None or any(map(holds_predictions, choice.names)):  # whose alerts are of another topic
         start_forkserver()
         return None
-    with loading():
+    with loading(is_ours=True):
         from fink_dask.planning.ahead import is_resumed, look_ahead
 
     window = Window(asked["since"], asked["until"])
@@ -259,12 +259,12 @@ def _transfer(
     profile: bool,
     as_json: bool,
 ) -> int:
-    from fink_dask.cli.results import print_summary
     from fink_dask.cluster.forkserver import loading
 
-    with loading():
+    with loading(is_ours=True):
+        from fink_dask.cli.results import print_summary
         from fink_dask.running.run import run_topics
-    from fink_dask.show.display import Display
+        from fink_dask.show.display import Display
 
     with Display(began=_BEGAN) as progress, counting(lambda: progress.whole.committed):
         outcome = run_topics(choice, settings, progress, chosen, restart, look)

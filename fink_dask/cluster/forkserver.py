@@ -144,20 +144,25 @@ def do_without_pandas() -> None:
 
 
 @contextmanager
-def loading() -> Iterator[None]:
-    """Look for no cycles in what is loaded in the block: it stays, and the search takes a tenth of the time."""
+def loading(is_ours: bool = False) -> Iterator[None]:
+    """Look for no cycles in what is loaded in the block: it stays, and the search takes a tenth of the time.
+
+    `is_ours`: whether the process is nobody else's: then nothing that is there by now is looked through later either.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        if is_ours:
+            gc.freeze()
         if was_enabled:
             gc.enable()
 
 
-def prepare_decoder() -> None:
-    """Compile the decoder or load it from numba's cache; say so where it takes a while."""
-    with loading():
+def prepare_decoder(is_ours: bool = False) -> None:
+    """Compile the decoder or load it from numba's cache; say so where it takes a while; see `loading`."""
+    with loading(is_ours):
         # Imported late: the compiler takes a third of a second to import, and this process may not need it.
         from fink_dask.avro.kernels import is_compiled, is_kept_on_disk, warm_up
 

@@ -244,7 +244,7 @@ class LocalWorkers:
                 do_without_pandas()
             method = "spawn" if self._wanted.is_here else start_forkserver()
             if method == "spawn":  # the process that workers are forked from does so itself, and they wait for it
-                prepare_decoder()
+                prepare_decoder(is_ours=self._wanted.is_here)
             self._stack.enter_context(
                 dask_configuration({**DASK_CONFIG, "distributed.worker.multiprocessing-method": method}, is_whole=True)
             )

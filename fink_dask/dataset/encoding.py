@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ _PROBE_BYTES = 2**18
 _WORTH = 0.9
 #: Numbers and texts of a column that are looked at to see how they are best laid out; of fewer, it hardly matters.
 _PROBE_ROWS = 256
+#: Rows of which a column has 256 bytes of numbers: of fewer, a codec makes more rather than less, and each call of one
+#: costs as much as all else that is done with them.
+_FEW_ROWS = 32
 #: Of small writes, that each of them does not cost a call of Python.
 _BUFFER_BYTES = 2**14
 
@@ -39,6 +42,8 @@ class Findings:
     whole: frozenset[str] = frozenset()
     #: Strings that are mostly different: a dictionary of them is as large as they are.
     unlike: frozenset[str] = frozenset()
+    #: Whether there are too few rows for a codec to make their numbers smaller.
+    few: bool = False
 
 
 class Looks:
@@ -49,12 +54,10 @@ class Looks:
 
     def at(self, table: pa.Table, compression: str) -> Findings:
         """Look at a file's first table, unless that of another file has had rows enough to tell."""
-        if self._found is not None:
-            return self._found
-        found = _look_at(table, compression)
+        found = self._found or _look_at(table, compression)
         if table.num_rows >= _PROBE_ROWS:
             self._found = found
-        return found
+        return replace(found, few=table.num_rows < _FEW_ROWS)
 
 
 class ParquetFileWriter:
@@ -146,13 +149,18 @@ def write_options(schema: pa.Schema, compression: str, found: Findings) -> Mappi
     vain = {leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"} | {
         path for path in floats if path.rpartition(".")[2] not in _SOUGHT or ".list." in path
     }
-    split = [] if compression == "none" else [path for path in floats if path not in found.whole]
+    bare = found.bare | ({leaf.path for leaf in leaves if _is_one_number(leaf)} if found.few else set())
+    split = [] if compression == "none" else [path for path in floats if path not in found.whole | bare]
     return {
-        "compression": {leaf.path: "none" if leaf.path in found.bare else compression for leaf in leaves},
+        "compression": {leaf.path: compression for leaf in leaves if leaf.path not in bare},
         "use_dictionary": [path for path in texts if path not in found.unlike],
         "column_encoding": dict.fromkeys(split, "BYTE_STREAM_SPLIT") | {"kafka_offset": "DELTA_BINARY_PACKED"},
         "write_statistics": [leaf.path for leaf in leaves if leaf.path not in vain],
     }
+
+
+def _is_one_number(leaf: pq.ColumnSchema) -> bool:
+    return bool(leaf.physical_type != "BYTE_ARRAY" and leaf.max_repetition_level == 0)
 
 
 def _look_at(table: pa.Table, compression: str) -> Findings:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
-import erfa
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -79,6 +78,8 @@ def days_since_1970(times: npt.NDArray[np.float64], scale: Scale) -> Integers:
         valid = (times - epoch >= first) & (times - epoch < LAST_DAY + 1)
     chosen = times[valid]
     if scale == "tai-mjd" and chosen.size:
+        import erfa  # here, as only alerts of LSST need it
+
         with warnings.catch_warnings():
             # "Dubious year" is said of dates before UTC began and years ahead of the table; the day is still the best.
             warnings.simplefilter("ignore", erfa.ErfaWarning)

@@ -10,7 +10,6 @@ from typing import Self
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fink_dask.units import lasting, pluralize
 
@@ -34,6 +33,16 @@ class CountBar:
     """
 
     def __init__(self, words: str, total: int | None = None, noun: str | None = None) -> None:
+        # Here, as a transfer draws a bar of its own.
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
         console = Console(stderr=True, highlight=False)
         # What is being done.
         self._words = words

@@ -114,6 +114,16 @@ def laid_out(column: pq.ColumnChunkMetaData) -> tuple[bool, bool]:
     return "BYTE_STREAM_SPLIT" in column.encodings, column.has_dictionary_page
 
 
+def test_numbers_are_left_as_they_are_where_they_are_too_few_to_shrink(tmp_path: Path) -> None:
+    for rows, codec in ((11, "UNCOMPRESSED"), (400, "ZSTD")):
+        numbers = {name: [RANDOM.gauss(18, 2) for _ in range(rows)] for name in ("magpsf", "jd")}
+        lists = [[1.5] * 500 for _ in range(rows)]
+        table = pa.table({**numbers, "ndethist": range(rows), "history": lists, "cutout": [SMOOTH[0]] * rows})
+        found = write(tmp_path / "a.parquet", table)
+        assert {found[name].compression for name in (*numbers, "ndethist")} == {codec}
+        assert {found[name].compression for name in ("history.list.element", "cutout")} == {"ZSTD"}
+
+
 @pytest.mark.parametrize("compression", ["zstd", "none"])
 def test_numbers_and_texts_are_laid_out_as_takes_the_least(tmp_path: Path, compression: str) -> None:
     alike = [RANDOM.choice([RANDOM.random() for _ in range(3)]) for _ in range(2)] * 500
