@@ -1,4 +1,4 @@
-"""What a Dask worker runs: one range, with the connections and the turns that the process's threads share."""
+"""What a Dask worker runs: a range or a few, with the connections and the turns that the process's threads share."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from fink_dask.store.bucket import wait_for_stores
 REPORT_S, IDLE_S = 0.3, 1.0
 #: The most reports a second, of all ranges together: each costs scheduler and client 0.3 ms.
 _REPORTS = 500
-#: What a report begins with that is the result of a task.
-RESULT_OF = "result of"
+#: What a report begins with that has the results of a task.
+RESULTS_OF = "results of"
 
 #: The connections of this process.
 _connections = ConnectionPool()
@@ -225,7 +225,7 @@ def _sharing(run: str, share: Share | None) -> Iterator[None]:
 
 
 def transfer_on_worker(
-    offset_range: OffsetRange,
+    ranges: Sequence[OffsetRange],
     settings: TaskSettings,
     progress_topic: str,
     turns: int | None,
@@ -233,14 +233,15 @@ def transfer_on_worker(
     looks: bool = False,
     share: Share | None = None,
     report_s: float = REPORT_S,
-) -> RangeResult | NotReady:
-    """Run `transfer_range` on a Dask worker: report to the scheduler, and stop when nobody waits for the result.
+) -> list[RangeResult] | NotReady:
+    """Run `transfer_range` on a Dask worker: report to the scheduler, and stop when nobody waits for the results.
 
-    The result goes with the reports as well, before Dask says that there is one: who has subscribed to them need not
-    fetch it, which takes as long as all other messages of a short range together.
+    The results go with the reports as well, before Dask says that there are any: who has subscribed to them need not
+    fetch them, which takes as long as all other messages of a short range together.
 
+    `ranges`: one, or a few that are transferred one after the other, up to the first that fails.
     `turns`: threads of this worker that decode at once; None for all of them.
-    `remainder`: what is left of a range that is to be repaired.
+    `remainder`: what is left of the range, where one is to be repaired.
     `looks`: whether this worker may not have been checked yet: then it checks itself, once.
     `share`: what part of the rate that the settings allow is this process's.
     `report_s`: seconds between two reports.
@@ -271,18 +272,23 @@ def transfer_on_worker(
 
     try:
         with _sharing(progress_topic, share):
-            result = transfer_range(
-                offset_range,
-                settings,
-                notify,
-                should_stop,
-                connect=_connections.connect,
-                turn=DecodeSlot(None if turns is None else _turns.setdefault(turns, DecodeSlots(turns)), should_stop),
-                remainder=remainder,
-                line=_connections.line,
-            )
-            worker.log_event(progress_topic, {RESULT_OF: key, "result": asdict(result)})
-            return result
+            results = [
+                transfer_range(
+                    offset_range,
+                    settings,
+                    notify,
+                    should_stop,
+                    connect=_connections.connect,
+                    turn=DecodeSlot(
+                        None if turns is None else _turns.setdefault(turns, DecodeSlots(turns)), should_stop
+                    ),
+                    remainder=remainder,
+                    line=_connections.line,
+                )
+                for offset_range in ranges
+            ]
+            worker.log_event(progress_topic, {RESULTS_OF: key, "results": [asdict(each) for each in results]})
+            return results
     finally:
         # Arrow's allocator keeps what was freed, and Dask would pause a worker that looks full.
         pa.default_memory_pool().release_unused()

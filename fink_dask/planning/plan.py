@@ -13,7 +13,7 @@ from fink_dask.settings import SMALLEST_RANGE_BYTES
 from fink_dask.units import Moment
 
 #: Bytes that an alert is assumed to have where no sample could be had.
-_GUESSED_BYTES = 50_000.0
+GUESSED_BYTES = 50_000.0
 
 #: By how many times more bytes may have to come for a range than it is planned to hold: all of them come again where it
 #: is tried again, but smaller ranges make smaller files.
@@ -40,7 +40,7 @@ class Sizing:
 
     def of(self, partition: int) -> float:
         """Bytes of a record in `partition`; the mean of the others where it yielded no sample."""
-        return _mean(self.mean_bytes, partition) or _GUESSED_BYTES
+        return _mean(self.mean_bytes, partition) or GUESSED_BYTES
 
     def weight(self, partition: int) -> float:
         """Bytes that a record of `partition` takes of a range's: as much as it is, or much less than has to come."""

@@ -18,9 +18,9 @@ from distributed import CancelledError, Future, KilledWorker, span
 
 import fink_dask
 from fink_dask.cluster.local import Cluster
-from fink_dask.cluster.readiness import WorkerPool
+from fink_dask.cluster.readiness import NotReady, WorkerPool
 from fink_dask.cluster.worker import (
-    RESULT_OF,
+    RESULTS_OF,
     Shares,
     make_errand,
     report_interval_s,
@@ -38,6 +38,7 @@ from fink_dask.errors import (
     words_of,
 )
 from fink_dask.kafka.offsets import OffsetRange
+from fink_dask.planning.plan import GUESSED_BYTES
 from fink_dask.progress.events import Note, Observer, RangeFailed, RangeProgress
 from fink_dask.ranges.work import RangeResult, TopicFailures, Work, failure_of
 from fink_dask.settings import RECONNECT_TIMEOUT_S
@@ -54,6 +55,10 @@ _FRESH_S = 2.0
 _LONG_S = 5.0
 #: Ranges that wait for a thread where a cluster may grow: one that adapts itself starts workers for what waits.
 _BACKLOG = 4
+
+#: The most small ranges that one task takes, one after the other, their most bytes, and the fewest tasks that are to be
+#: left for each consumer nevertheless: a task costs Dask some milliseconds, whatever it does.
+_TOGETHER, _TOGETHER_BYTES, _TASKS = 16, 4 * 2**20, 4
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +83,10 @@ class RetryPolicy:
         self._excused_since: dict[tuple[str, OffsetRange], float] = {}
         self._tries: Counter[tuple[str, OffsetRange]] = Counter()
         self._ready_at: dict[tuple[str, OffsetRange], float] = {}
+
+    def is_first(self, item: Work) -> bool:
+        """Tell whether it was not tried yet."""
+        return _key(item) not in self._tries
 
     def is_ready(self, item: Work) -> bool:
         """Tell whether the pause after the last try is over."""
@@ -152,6 +161,11 @@ def _is_sign_of_life(progress: RangeProgress) -> bool:
 
 def _key(item: Work) -> tuple[str, OffsetRange]:
     return item.topic, item.range
+
+
+def _bytes_of(item: Work) -> float:
+    """Return about how much a range holds."""
+    return len(item.range) * (item.settings.kafka.record_bytes or GUESSED_BYTES)
 
 
 class Remarks:
@@ -269,13 +283,15 @@ class _Run:
         self._waiting = deque(_largest_first(work))
         self._more = more
         self._topics = topics
-        self._running: dict[Future, Work] = {}
+        #: The ranges of each task: one, or a few small ones; and all of them.
+        self._running: dict[Future, list[Work]] = {}
+        self._out: set[tuple[str, OffsetRange]] = set()
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._tries = RetryPolicy(reconnect_timeout_s)
         self._failures: list[FinkDaskError] = []
         self._progress: queue.SimpleQueue[RangeProgress] = queue.SimpleQueue()
         #: Results that have come with the reports, by the key of their task.
-        self._results: dict[str, RangeResult] = {}
+        self._results: dict[str, list[RangeResult]] = {}
         self._stopped = self._is_gone = False
         self._silence = BrokerOutage(reconnect_timeout_s)
         #: Running ranges of which all has arrived.
@@ -291,7 +307,7 @@ class _Run:
 
     def unfinished(self) -> bool:
         if self._is_gone:  # whoever began later would wait for Kafka as long once more
-            return any(_key(item) in self._whole for item in self._running.values())
+            return bool(self._whole & self._out)
         return bool(self._running or ((self._waiting or self._more is not None) and not self._stopped))
 
     def extend(self) -> None:
@@ -336,10 +352,10 @@ class _Run:
             if not self._tries.is_ready(item):
                 self._waiting.append(item)
                 continue
-            self._tries.begin(item)
+            items = self._with_others(item)
             call: tuple[Any, ...] = (
                 transfer_on_worker,
-                item.range,
+                [each.range for each in items],
                 item.settings,
                 self.topic,
                 self._lookahead.turns,
@@ -352,10 +368,48 @@ class _Run:
                 call = (make_errand(), fink_dask.__version__, pickle.dumps(call))
             # Unique, so that Dask never takes an old result for that of a new try.
             key = f"transfer_range-{item.range.name}-{uuid.uuid4().hex[:8]}"
-            self._shares.begin((item.topic, item.range))
             future = self._pool.submit(*call, key=key)
-            self._running[future] = item
+            self._begin(future, items)
             future.add_done_callback(self._done.put)
+
+    def _with_others(self, first: Work) -> list[Work]:
+        """Take from the queue what one task does together with this range: others as small, where many wait.
+
+        What has failed is tried on its own, so that it is known whose failure it is.
+        """
+        items, size = [first], _bytes_of(first)
+        most = min(_TOGETHER, len(self._waiting) // (_TASKS * self._nconsumers))
+        if not self._goes_together(first):
+            return items
+        while len(items) < most and self._waiting:
+            item = self._waiting[0]
+            size += _bytes_of(item)
+            if item.settings is not first.settings or not self._goes_together(item) or size > _TOGETHER_BYTES:
+                break
+            items.append(self._waiting.popleft())
+        return items
+
+    def _goes_together(self, item: Work) -> bool:
+        # The rate is divided by what runs where, which is known of each task's first range.
+        return item.remainder is None and item.settings.kafka.limit_rate is None and self._tries.is_first(item)
+
+    def _begin(self, future: Future, items: list[Work]) -> None:
+        """Take note of a task."""
+        self._running[future] = items
+        for item in items:
+            self._out.add(_key(item))
+            self._tries.begin(item)
+            self._shares.begin(_key(item))
+
+    def _end(self, future: Future) -> list[Work]:
+        """Forget a task; returns its ranges."""
+        items = self._running.pop(future, [])
+        for item in items:
+            self._out.discard(_key(item))
+            self._whole.discard(_key(item))
+            self._shares.end(_key(item))
+            self._remarks.forget(item.topic, item.range)
+        return items
 
     def collect(self, timeout_s: float) -> None:
         """Wait for a result, then take all that have come."""
@@ -371,7 +425,7 @@ class _Run:
             self._silence.see(progress)
             self._tries.see(progress)
             if progress.arrived >= len(progress.range):
-                self._whole |= {(progress.topic, progress.range)}.intersection(map(_key, self._running.values()))
+                self._whole |= {(progress.topic, progress.range)} & self._out
             self._pool.accept(progress.worker)
             self._shares.see((progress.topic, progress.range), progress.worker)
             self._observe(progress)
@@ -381,9 +435,10 @@ class _Run:
     def on_progress(self, event: tuple[float, Any]) -> None:
         """Take a worker's report, or a result; it is only put aside, as this runs on the client's event loop."""
         message = dict(event[1])  # to which Dask has added the worker
-        if RESULT_OF in message:
-            said = message["result"]
-            self._results[message[RESULT_OF]] = RangeResult(**said | {"range": OffsetRange(**said["range"])})
+        if RESULTS_OF in message:
+            self._results[message[RESULTS_OF]] = [
+                RangeResult(**said | {"range": OffsetRange(**said["range"])}) for said in message["results"]
+            ]
             return
         message["range"] = OffsetRange(**message["range"])
         self._progress.put(RangeProgress(**message))
@@ -393,9 +448,7 @@ class _Run:
         if (words := self._pool.look()) is not None:
             self._observe(Note(words, warning=True))
         for future in self._pool.stranded():
-            item = self._running.pop(future)
-            self._shares.end((item.topic, item.range))
-            self._give_back(item)
+            self._give_back(self._end(future))
             self._client.cancel([future], force=True)
             self._results.pop(future.key, None)
             self._pool.release(future)
@@ -411,50 +464,53 @@ class _Run:
             raise failure_of(self._failures)
 
     def _is_limited(self) -> bool:
-        work = next(iter(self._running.values()), self._waiting[0] if self._waiting else None)
-        return work is not None and work.settings.kafka.limit_rate is not None
+        work = next(iter(self._running.values()), [*self._waiting][:1])
+        return bool(work) and work[0].settings.kafka.limit_rate is not None
 
     def _take(self, future: Future) -> None:
-        item = self._running.pop(future, None)
-        if item is None:
+        items = self._end(future)
+        if not items:
             return
-        self._remarks.forget(item.topic, item.range)
-        self._whole.discard(_key(item))
-        self._shares.end((item.topic, item.range))
+        item = items[0]
         try:
-            # It comes before Dask says that it is there, unless a connection broke on the way.
-            result = self._results.pop(future.key, None) or future.result(timeout=_RESULT_S)
+            # They come before Dask says that they are there, unless a connection broke on the way.
+            results = self._results.pop(future.key, None) or future.result(timeout=_RESULT_S)
         except FinkDaskError as error:
-            self._failed(item, error, error.transient)
+            self._failed(items, error, error.transient)
         except (KilledWorker, TimeoutError) as error:
             is_killer = isinstance(error, KilledWorker)
             words = f"workers died on it: {error}" if is_killer else "its worker died before its result was fetched"
-            self._failed(item, TransferError(words, *_where(item)), passing=True)
+            self._failed(items, TransferError(words, *_where(item)), passing=True)
         except CancelledError:
             if self._client.status == "running":
-                self._failed(item, TransferError("Dask has cancelled it", *_where(item)), passing=True)
+                self._failed(items, TransferError("Dask has cancelled it", *_where(item)), passing=True)
             else:  # together with everything else, as the scheduler is gone
-                self._waiting.append(item)
+                self._waiting.extend(items)
         except Exception as error:  # a bug, or an error of Dask's: reported in one line, with the traceback in the log
             log.exception("range %s failed", item.range.name)
-            self._failed(item, TransferError(words_of(error), *_where(item)), passing=False)
+            self._failed(items, TransferError(words_of(error), *_where(item)), passing=False)
         else:
-            if isinstance(result, tuple):
-                if (refusal := self._pool.reject(result)) is not None:
-                    self._observe(Note(refusal, warning=True))
-                self._give_back(item)
-            else:
-                self._silence.end()
-                self._tries.end(item)
-                self._at_once = min(self._most, self._at_once + 1)
-                self._observe(result.committed(item.topic))
+            self._take_results(items, results)
         finally:
             self._pool.release(future)
 
-    def _give_back(self, item: Work) -> None:
-        """Put a range back, as if it had not been tried."""
-        self._tries.forgive(item)
-        self._waiting.appendleft(item)
+    def _take_results(self, items: Sequence[Work], results: list[RangeResult] | NotReady) -> None:
+        if isinstance(results, tuple):
+            if (refusal := self._pool.reject(results)) is not None:
+                self._observe(Note(refusal, warning=True))
+            self._give_back(items)
+            return
+        self._silence.end()
+        self._at_once = min(self._most, self._at_once + 1)
+        for item, result in zip(items, results, strict=True):
+            self._tries.end(item)
+            self._observe(result.committed(item.topic))
+
+    def _give_back(self, items: Sequence[Work]) -> None:
+        """Put the ranges of a task back, as if they had not been tried."""
+        for item in items:
+            self._tries.forgive(item)
+        self._waiting.extendleft(reversed(items))
 
     def _thin_out(self) -> None:
         """Run one range after the other, as of so many at once nothing has come in time, and more as they complete."""
@@ -466,18 +522,23 @@ class _Run:
             Note(f"the line brings nothing in time to {together} ranges at once: going on with one", warning=True)
         )
 
-    def _failed(self, item: Work, error: FinkDaskError, passing: bool) -> None:
-        self._observe(RangeFailed(item.topic, item.range))
+    def _failed(self, items: Sequence[Work], error: FinkDaskError, passing: bool) -> None:
+        item = items[0]
+        for each in items:
+            self._observe(RangeFailed(each.topic, each.range))
         is_away, is_crowded = isinstance(error, BrokerUnavailableError), isinstance(error, CrowdedLineError)
         if is_crowded:
             self._thin_out()
-        if is_away and self._more is not None and not self._stopped and self._tries.excuse(item):
-            self._waiting.appendleft(item)
+        if is_away and self._more is not None and not self._stopped and all([*map(self._tries.excuse, items)]):
+            self._waiting.extendleft(reversed(items))
             return
         if is_away and self._silence.is_final(not (self._waiting or self._running)):
             self._stopped = self._is_gone = True
         if is_crowded and not self._stopped:
-            self._give_back(item)
+            self._give_back(items)
+            return
+        if len(items) > 1 and not self._stopped:
+            self._waiting.extend(items)  # one after the other, as each was tried
             return
         if passing and not self._stopped and self._tries.allow(item):
             self._observe(Note(f"{error}; trying again", warning=True))

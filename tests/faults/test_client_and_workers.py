@@ -141,21 +141,30 @@ def test_02_a_run_survives_the_death_of_many_workers_at_any_moment(
     assert_exactly_once(running.outdir, oracle.values)
 
 
-def die_after_commit(offset_range: Any, settings: Any, *more: Any) -> Any:
-    """Run a range on a worker, and kill that before anybody hears of it; the first time only."""
-    token = settings.ledger.path / f"died-{offset_range.name}"
-    result = transfer_on_worker(offset_range, settings, *more)
-    if not token.exists():
+def die_after_commit(ranges: Any, settings: Any, *more: Any) -> Any:
+    """Run a task up to its middle range, and kill the worker before anybody hears of it; the first four times only."""
+    token = settings.ledger.path / f"died-{ranges[0].name}"
+    if not token.exists() and len(list(settings.ledger.path.glob("died-*"))) < 4:
+        transfer_on_worker(ranges[: len(ranges) // 2 + 1], settings, *more)
         token.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return result
+    return transfer_on_worker(ranges, settings, *more)
 
 
+@pytest.mark.parametrize(("partitions", "alerts", "deaths"), [(2, 120, 2), (96, 288, 4)], ids=["large", "many small"])
 def test_03_a_worker_that_dies_after_its_marker_is_not_repeated_and_counted_once(
-    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kafka: Any,
+    topic_name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    partitions: int,
+    alerts: int,
+    deaths: int,
 ) -> None:
+    """Also where one task has several ranges, as many small ones wait."""
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, alerts, partitions=partitions)
     monkeypatch.setattr(job, "transfer_on_worker", die_after_commit)
-    work = plan_topic(kafka.bootstrap_servers, topic, tmp_path / "alerts")
+    work = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "alerts")
     ledger = work[0].settings.ledger
     attempts: set[str] = set()
     events: list[Event] = []
@@ -168,7 +177,7 @@ def test_03_a_worker_that_dies_after_its_marker_is_not_repeated_and_counted_once
         Client(cluster) as client,
     ):
         job.run_ranges(Cluster(client, FULL_SHARE), work, 2, events.append, watch)
-    assert len(list(ledger.path.glob("died-*"))) == len(work)
+    assert len(list(ledger.path.glob("died-*"))) == deaths
     committed = [event for event in events if isinstance(event, RangeCommitted)]
     assert sorted(event.range for event in committed) == sorted(item.range for item in work)
     assert sum(event.rows for event in committed) == len(oracle.values)

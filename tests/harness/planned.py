@@ -28,4 +28,5 @@ def plan_topic(bootstrap: str, topic: str, outdir: Path, **settings: Any) -> lis
         plan = freeze_plan(ledger, target, plan, ledger.plans(), lambda _: None)
     work = make_work(asked, target, ledger, open_ranges([plan], ledger.markers([plan])))
     # Small batches stay small here, so that few alerts make many.
-    return [replace(item, settings=replace(item.settings, min_batch_bytes=0)) for item in work]
+    common = replace(work[0].settings, min_batch_bytes=0)
+    return [replace(item, settings=common) for item in work]

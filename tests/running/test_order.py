@@ -1,4 +1,4 @@
-"""Ranges on a Dask cluster: the largest first, few at a time, and nothing of them is kept there."""
+"""Ranges on a Dask cluster: the largest first, small ones together, few at a time, and nothing is kept there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import random
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fink_dask.avro.schema import parse_schema
 from fink_dask.cluster.local import DASK_CONFIG, Cluster, local_cluster
 from fink_dask.cluster.readiness import Lookahead
 from fink_dask.dataset.partitioning import Partitioning
+from fink_dask.errors import TransferError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
@@ -111,6 +113,31 @@ def test_few_ranges_are_handed_out_at_once_and_none_is_held_when_it_is_done(
     assert sorted(event.range for event in events) == sorted(item.range for item in work)
     # Five are on their way, and as many may have been done since.
     assert 3 <= max(seen) <= 10
+
+
+def test_many_small_ranges_are_few_tasks_and_one_that_fails_takes_no_other_along(
+    cluster: LocalCluster, work: list[Work]
+) -> None:
+    """A topic of many partitions with a few alerts each: a task of Dask's costs more than such a range."""
+    small = [replace(item, range=OffsetRange(item.range.partition, 0, 1)) for item in work]
+    settings = work[0].settings
+    ledger, identity = settings.ledger, settings.identity
+    plan = Plan(2, identity, tuple(item.range for item in small), 0)
+    for item in small:
+        hole = ((0, 1),)
+        marker = Marker(plan.plan_id, item.range, "0" * 16, rows=0, raw_bytes=0, files=(), quarantined=0, holes=hole)
+        ledger.marker_path(item.range).write_bytes(seal("marker", marker.to_json()))
+    bad = small[COUNT // 2].range
+    ledger.marker_path(bad).write_bytes(b"damaged")
+    common = replace(settings, plan_id=plan.plan_id)
+    wanted = [replace(item, settings=common) for item in small]
+    events: list[Any] = []
+    with Client(cluster) as client, pytest.raises(TransferError, match=f"{bad.name}.* is damaged"):
+        run_ranges(Cluster(client, FULL_SHARE), wanted, 1, events.append, lambda: None)
+    done = [event.range for event in events if isinstance(event, RangeCommitted)]
+    assert sorted(done) == sorted(item.range for item in small if item.range != bad)
+    tasks = cluster.scheduler.task_prefixes["transfer_range"].state_counts
+    assert 4 < tasks["memory"] < COUNT // 2
 
 
 def spans_of_rolls(cluster: LocalCluster, client: Client, work: list[Work]) -> int:

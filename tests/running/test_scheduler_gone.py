@@ -71,7 +71,7 @@ def test_a_result_that_died_with_its_worker_is_tried_again_and_fails_nothing() -
     )
     run = job._Run(CLUSTER, [], 1, events.append, None, None, 300.0)
     future: Any = _LostResult()
-    run._running[future] = item
+    run._begin(future, [item])
     run._take(future)
     assert list(run._waiting) == [item]
     (note,) = [event for event in events if isinstance(event, Note)]
@@ -100,7 +100,8 @@ def test_ranges_to_which_nothing_comes_in_time_all_at_once_go_on_one_after_the_o
     ]
     run = job._Run(CLUSTER, [], 16, events.append, None, None, 300.0)
     futures: list[Any] = [_Crowded() for _ in items]
-    run._running |= dict(zip(futures, items, strict=True))
+    for future, item in zip(futures, items, strict=True):
+        run._begin(future, [item])
     for future in futures:
         run._take(future)
     assert sorted(item.range for item in run._waiting) == [item.range for item in items], "nothing is given up"
@@ -128,7 +129,8 @@ def test_when_kafka_is_gone_only_ranges_that_have_all_they_need_of_it_are_waited
     items: list[Any] = [SimpleNamespace(topic="topic", range=OffsetRange(n, 0, 9), settings=settings) for n in range(5)]
     run = job._Run(CLUSTER, [], 5, lambda _: None, None, None, reconnect_timeout_s=0.0)
     futures: list[Any] = [_Silent() for _ in items]
-    run._running |= dict(zip(futures, items, strict=True))
+    for future, item in zip(futures, items, strict=True):
+        run._begin(future, [item])
     for item, received in zip(items[2:], (8, 9, 0), strict=True):
         run._progress.put(RangeProgress("topic", item.range, "a", 0, 0, 0, 0, received=received, quiet_s=60.0))
     run._take(futures[0])
