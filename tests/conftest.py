@@ -67,16 +67,27 @@ def _compile_once() -> None:
     """Compile the decoder, which each of many processes would do for itself in a fresh clone."""
     # A run of what needs no decoder does not load it.
     from fink_dask.avro.kernels import warm_up
+    from fink_dask.kafka.copying import load
 
     cache_folder().mkdir(parents=True, exist_ok=True)
     with locked(cache_folder() / "compiling"):
         warm_up()
+        load()
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.path.parent.name in _WITHOUT_FSYNC:
         monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(params=["messages", "queue"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have the readers of this process get their records one way and the other, however little they read."""
+    from fink_dask.kafka import reader
+
+    monkeypatch.setattr(reader, "QUEUE_BYTES", 0 if request.param == "queue" else 2**62)
+    return str(request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -14,26 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fink_dask.avro.compiling import (
-    compiled,
-    inlined,
-    inner,
-    is_cached,
-    is_kept,
-    load_byte,
-    load_int32,
-    load_int64,
-    move,
-    ones,
-    peek_byte,
-    peek_int32,
-    peek_int64,
-    place,
-    poke_byte,
-    poke_int32,
-    poke_int64,
-    span,
-)
 from fink_dask.avro.operations import (
     BITS,
     BLOCKS,
@@ -79,10 +59,31 @@ from fink_dask.avro.operations import (
     B,
     allowed_cells,
 )
+from fink_dask.compiling import (
+    compiled,
+    inlined,
+    inner,
+    is_cached,
+    is_kept,
+    load_byte,
+    load_int32,
+    load_int64,
+    move,
+    ones,
+    peek_byte,
+    peek_int32,
+    peek_int64,
+    places,
+    poke_byte,
+    poke_int32,
+    poke_int64,
+    span,
+)
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
+place = places(PLACES, SIZES)
 _HIGH_BITS = -0x7F7F7F7F7F7F7F80
 _WITHOUT_SIGN = 0x7FFFFFFFFFFFFFFF
 #: What `_read` returns where a record does not fit in the columns.

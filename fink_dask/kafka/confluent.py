@@ -17,6 +17,7 @@ from confluent_kafka import (
     Producer,
     TopicCollection,
     TopicPartition,
+    cimpl,
     libversion,
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
@@ -41,6 +42,7 @@ __all__ = [
     "TopicPartition",
     "broker_error",
     "client_config",
+    "client_library",
     "in_words",
     "is_of_groups",
     "is_refusal",
@@ -194,6 +196,11 @@ def broker_error(
 def librdkafka_version() -> str:
     """Return the version of the C library."""
     return str(libversion()[0])
+
+
+def client_library() -> tuple[str, int]:
+    """Return the file that has the C library, or is linked with it, and the library's version as a number."""
+    return str(cimpl.__file__), int(libversion()[1])
 
 
 def in_words(error: KafkaError) -> str:

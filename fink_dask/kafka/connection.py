@@ -34,6 +34,7 @@ from fink_dask.kafka.confluent import (
     is_transient,
 )
 from fink_dask.kafka.line import FIRST_FETCH_BYTES, Line
+from fink_dask.kafka.partition_queue import PartitionQueue, take_queue
 from fink_dask.settings import KafkaSettings
 
 Answer = TypeVar("Answer")
@@ -186,6 +187,9 @@ class Connection:
         self.is_closed = False
         #: What is still done through the consumer in the background.
         self._begun: set[Future[Any]] = set()
+        # Of each topic and partition that was read from a queue of its own; and the one that is.
+        self._queues: dict[tuple[str, int], PartitionQueue] = {}
+        self._current: PartitionQueue | None = None
         config = client_config(settings, self.errors) | {
             # librdkafka wants a name even where partitions are assigned by hand, and looks for its coordinator; a
             # broker that refuses the group refuses nothing that is used here.
@@ -225,6 +229,34 @@ class Connection:
         # Of one statement both: what was consumed since may be thousands of times what had come when it was made.
         return self.arrived.unpacked_bytes / self.arrived.wire_bytes if self.arrived.unpacked_bytes else 1.0
 
+    def assign(self, topic: str, partition: int, offset: int, from_queue: bool = False) -> PartitionQueue | None:
+        """Begin to fetch a partition from an offset on.
+
+        `from_queue`: keep what comes in a queue of the partition's own, if that can be done.
+        Returns: the queue; None where records come through the consumer.
+        """
+        place = topic, partition
+        # librdkafka leaves a queue that was taken once where it is, so that the consumer would get nothing any more.
+        queue = self._queues.get(place)
+        if queue is None and from_queue and (queue := take_queue(self.consumer, topic, partition)) is not None:
+            self._queues[place] = queue
+        if self._current not in {None, queue}:
+            self.unassign()
+        if queue is not None:
+            queue.begin()
+        self._current = queue
+        self.consumer.assign([TopicPartition(topic, partition, offset)])
+        return queue
+
+    def unassign(self) -> None:
+        """Fetch nothing any more, and forget what was fetched and not taken."""
+        queue, self._current = self._current, None
+        if queue is not None:
+            queue.end()
+        self.consumer.unassign()
+        if queue is not None:
+            self.consumer.consume(num_messages=1, timeout=0)  # what is left over is destroyed as it is met
+
     def learn_soon(self, topics: Iterable[str]) -> None:
         """Begin to find out where the partitions of topics are, and do not wait for it."""
         for topic in topics:
@@ -251,6 +283,8 @@ class Connection:
         if self.is_closed:
             return
         self.is_closed = True
+        for queue in self._queues.values():
+            queue.close()
         if begun := [*self._begun]:
             in_background(lambda: (wait(begun), self.consumer.close()))
         else:
@@ -472,7 +506,7 @@ class ConnectionPool:
         connection = self._take(settings)
         try:
             yield connection
-            connection.consumer.unassign()
+            connection.unassign()
         except BaseException:
             connection.close()
             raise

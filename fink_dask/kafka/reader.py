@@ -5,37 +5,42 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
-import numpy as np
-
-from fink_dask.batches import Memory, RawBatch, join_records
+from fink_dask.batches import RawBatch
 from fink_dask.errors import BrokerError, BrokerUnavailableError, CrowdedLineError, InterruptedTransferError, parameter
 from fink_dask.kafka.confluent import (
     KafkaError,
     Message,
-    TopicPartition,
     broker_error,
     in_words,
     is_of_groups,
     is_transient,
 )
-from fink_dask.kafka.connection import Connection, in_background
+from fink_dask.kafka.connection import Connection, in_background, open_glimpse
 from fink_dask.kafka.doubts import Doubts
 from fink_dask.kafka.inspect import UNKNOWN_ID, ask_topic_id
 from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import Interval, OffsetRange
-
-#: The most records of any batch: each costs memory beside its bytes, however small it is.
-MAX_BATCH_RECORDS = 100_000
+from fink_dask.kafka.partition_queue import PartitionQueue, UnfitQueueError, proof
+from fink_dask.kafka.records import MAX_BATCH_RECORDS, RecordAccumulator
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 #: How long librdkafka may hold the thread before `should_stop` is asked again, in seconds.
 _POLL_S = 0.2
 #: Records taken from librdkafka at once: enough to make the call cheap, and no more bytes than it has queued anyway.
 _POLL_RECORDS = 1000
 _POLL_BYTES = 8 * 2**20
+#: The records of a smaller range come as messages: to connect once more, for the check of what a queue gives, and to
+#: load the loop that copies from it, takes as long as it gains there.
+QUEUE_BYTES = 16 * 2**20
+#: What is taken at once of what comes beside a partition's own queue.
+_EVENTS = 100
 #: Who comes back from a wait by so many seconds late was asleep.
 _ASLEEP_S = 5.0
 #: A response of fewer bytes brings no records.
@@ -54,74 +59,6 @@ _OFF_THE_LOG = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 #: A batch of records whose checksum is wrong, or that can't be decompressed.
 _DAMAGED = {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION}
 _NO_TOPIC = {KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART}
-
-
-class RecordAccumulator:
-    """Records of one partition, in offset order, that wait to become batches.
-
-    Where a batch ends depends on the records alone.
-    """
-
-    def __init__(self, batchsize: int, batch_bytes: int, min_bytes: int, max_records: int) -> None:
-        # The most records of a batch that has `min_bytes`.
-        self._batchsize = batchsize
-        # The most bytes of a batch's values and keys, unless a single record is larger.
-        self._batch_bytes = batch_bytes
-        # A batch has at least this many bytes, unless it has `max_records`.
-        self._min_bytes = min_bytes
-        # The most records of any batch.
-        self._max_records = min(max_records, MAX_BATCH_RECORDS)
-        self._memory = Memory()
-        self._offsets: list[int] = []
-        self._timestamps_ms: list[int] = []
-        self._values: list[bytes | None] = []
-        self._keys: list[bytes | None] = []
-        self._sizes: list[int] = []
-        self._size = 0
-        #: Time spent on joining values.
-        self.join_seconds = 0.0
-
-    def extend(self, messages: Sequence[Message]) -> int:
-        """Take records; return their bytes."""
-        values, keys = [message.value() for message in messages], [message.key() for message in messages]
-        self._offsets += [message.offset() for message in messages]
-        self._timestamps_ms += [message.timestamp()[1] for message in messages]
-        self._values += values
-        self._keys += keys
-        sizes = [len(value or b"") + len(key or b"") for value, key in zip(values, keys, strict=True)]
-        self._sizes += sizes
-        added = sum(sizes)
-        self._size += added
-        return added
-
-    def full(self) -> Iterator[RawBatch]:
-        """Yield the batches that no later record can become part of."""
-        while self._size > self._batch_bytes or len(self._sizes) > (
-            min(self._batchsize, self._max_records) if self._size >= self._min_bytes else self._max_records
-        ):
-            stops = np.cumsum(self._sizes)
-            fitting = int(np.searchsorted(stops, self._batch_bytes, "right"))
-            enough = int(np.searchsorted(stops, self._min_bytes)) + 1
-            count = max(1, min(fitting, self._max_records, max(self._batchsize, enough)))
-            if count >= len(self._sizes):
-                return
-            yield self._cut(count)
-
-    def rest(self) -> Iterator[RawBatch]:
-        """Yield what is left at the end."""
-        if self._values:
-            yield self._cut(len(self._values))
-
-    def _cut(self, count: int) -> RawBatch:
-        began = time.perf_counter()
-        batch = join_records(
-            self._offsets[:count], self._timestamps_ms[:count], self._values[:count], self._keys[:count], self._memory
-        )
-        self._size -= sum(self._sizes[:count])
-        for column in (self._offsets, self._timestamps_ms, self._values, self._keys, self._sizes):
-            del column[:count]
-        self.join_seconds += time.perf_counter() - began
-        return batch
 
 
 class RangeReader:
@@ -173,6 +110,10 @@ class RangeReader:
         #: When Kafka last sent something, and when something of this partition last came, wanted or not.
         self._heard = self._moved = time.monotonic()
         self._waits_since: float | None = None
+        # The queue that records are taken from, where they do not come as messages.
+        self._queue: PartitionQueue | None = None
+        # Whether a record that came from there is the same when it is consumed, as long as this process does not know.
+        self._again: Future[bool | None] | None = None
         self._responses = 0
         self._response_s = 0.0
 
@@ -209,6 +150,7 @@ class RangeReader:
             self.close()
         with self._waiting():
             self._check_topic_id()
+            self._check_again()
         yield from pending.rest()
 
     def close(self) -> None:
@@ -227,15 +169,15 @@ class RangeReader:
                     self._sleep(pause_s)
                 continue
             before = self.position
-            messages = self._poll(min(wanted, self._range.end - before))
-            records = self._account(messages)
-            if records:
-                size = pending.extend(records)
-                self._take_note(len(records), size)
-                wanted = max(1, min(_POLL_RECORDS, max_bytes * len(records) // max(1, size)))
-                del messages, records  # or they would stay in memory while the batch is used
+            count, size = self._take_from(self._queue, pending) if self._queue else self._consume(pending, wanted)
+            if count:
+                self._take_note(count, size)
+                wanted = max(1, min(_POLL_RECORDS, max_bytes * count // max(1, size)))
                 for batch in pending.full():
+                    if self._queue is not None and self._again is None and not proof.is_given:
+                        self._read_again(batch)
                     yield batch
+                    del batch  # its memory is that of the next one
                     self.check_stop()  # a batch can take seconds to use
             self._take_statement()
             # The time that it takes to use the records is no silence of Kafka's: so the clock is read only now.
@@ -250,7 +192,7 @@ class RangeReader:
             if not has_moved:
                 self._look_around()
                 self._check_silence()
-        self._connection.consumer.unassign()
+        self._connection.unassign()
         # Less than a whole fetch says nothing of how long one takes.
         if self._responses and self._taken_bytes >= self._connection.fetch_bytes:
             response_s = self._response_s / self._responses
@@ -262,17 +204,55 @@ class RangeReader:
                 self._connection.arrived.round_trip_s,
             )
 
-    def _poll(self, count: int) -> Sequence[Message]:
-        """Take what is there; where nothing is, wait for a moment."""
-        consumer = self._connection.consumer
-        messages: Sequence[Message] = consumer.consume(num_messages=count, timeout=0)
+    def _consume(self, pending: RecordAccumulator, wanted: int) -> tuple[int, int]:
+        """Take what is there, as messages of confluent-kafka's; returns the number of records and their bytes."""
+        messages: Sequence[Message] = ()
+        count = min(wanted, self._range.end - self.position)
+
+        def look(timeout_s: float) -> bool | None:
+            nonlocal messages
+            messages = self._connection.consumer.consume(num_messages=count, timeout=timeout_s)
+            return messages[0].error() is None if messages else None
+
+        self._poll(look)
+        records = self._account(messages)
+        return (len(records), pending.extend(records)) if records else (0, 0)
+
+    def _take_from(self, queue: PartitionQueue, pending: RecordAccumulator) -> tuple[int, int]:
+        """Take what is there from the partition's queue; returns the same."""
+        # All that callbacks are called for, and errors that are about no partition.
+        if self._account(self._connection.consumer.consume(num_messages=_EVENTS, timeout=0)):
+            raise BrokerUnavailableError("a record came beside its queue", *self._here)
+        if self._poll(queue.wait) is None:
+            return 0, 0
+        try:
+            taken = queue.take(pending, self.position, self._range.end)
+        except UnfitQueueError as error:
+            raise BrokerUnavailableError(str(error), *self._here) from error
+        for start, end in taken.holes:
+            self.position = start
+            self._skip_to(end)
+        self.position = taken.position
+        if (event := taken.event) is not None and self.position < self._range.end:
+            if event.is_of_topic:
+                self._connection.errors(event.error)
+            else:
+                self._on_event(event.error, event.offset)
+        return taken.records, taken.size
+
+    def _poll(self, look: Callable[[float], bool | None]) -> bool | None:
+        """Look what is there; where nothing is, wait for a moment.
+
+        `look`: takes the seconds that it may wait; returns whether there is a record, and None where nothing is there.
+        """
+        found = look(0)
         came = time.monotonic()
-        if not messages:
+        if found is None:
             if self._waits_since is None:
                 self._waits_since = came
             with self._waiting():
                 asked = time.monotonic()
-                messages = consumer.consume(num_messages=count, timeout=_POLL_S)
+                found = look(_POLL_S)
                 came = time.monotonic()
             # The time that this thread waits for its turn is no silence of Kafka's, nor is the time that the machine
             # has slept.
@@ -280,12 +260,12 @@ class RangeReader:
             kept = time.monotonic() - came + (slept if slept > _ASLEEP_S else 0)
             self._heard, self._moved = self._heard + kept, self._moved + kept
             self._doubts.rest(kept)
-            if not messages:
+            if found is None:
                 self._waits_since += kept
-        if messages and self._waits_since is not None and messages[0].error() is None:
+        if found and self._waits_since is not None:
             self._note_response(came - self._waits_since)
             self._waits_since = None
-        return messages
+        return found
 
     @property
     def join_seconds(self) -> float:
@@ -418,7 +398,9 @@ class RangeReader:
             raise InterruptedTransferError("stopped", *self._here)
 
     def _assign(self) -> None:
-        self._connection.consumer.assign([TopicPartition(self._topic, self._range.partition, self.position)])
+        self._queue = self._connection.assign(
+            self._topic, self._range.partition, self.position, self._size_bytes >= QUEUE_BYTES
+        )
         self._doubts.is_off_the_log = False
 
     def _advance(self, offset: int) -> bool:
@@ -499,14 +481,8 @@ class RangeReader:
             return
         began = time.monotonic()
         while True:
-            asked = in_background(lambda: ask_topic_id(self._connection.admin, self._topic))
             try:
-                while True:
-                    try:
-                        now = asked.result(timeout=_POLL_S)
-                        break
-                    except TimeoutError:
-                        self._look_around()
+                now = self._answer(in_background(lambda: ask_topic_id(self._connection.admin, self._topic)))
                 break
             except BrokerUnavailableError:
                 if time.monotonic() - began > self._settings.reconnect_timeout_s:
@@ -515,6 +491,39 @@ class RangeReader:
                 time.sleep(_POLL_S)
         if now != self._topic_id:
             raise BrokerError("the topic was deleted and made again while it was read", *self._here)
+
+    def _read_again(self, batch: RawBatch) -> None:
+        """Begin to consume the first record of a batch from a queue once more, as a message of confluent-kafka's."""
+        offset = int(batch.offsets[0])
+        sample = offset, int(batch.timestamps_ms[0]), batch.value(0), batch.keys[0]
+        one = OffsetRange(self._range.partition, offset, offset + 1)
+
+        def read() -> bool | None:
+            with open_glimpse(self._settings) as connection:
+                found = [*RangeReader(connection, self._topic, one, self._should_stop).batches(1, 1)]
+            same = [
+                sample == (int(each.offsets[0]), int(each.timestamps_ms[0]), each.value(0), each.keys[0])
+                for each in found
+            ]
+            return same[0] if same else None  # Kafka may have removed it meanwhile
+
+        self._again = in_background(read)
+
+    def _check_again(self) -> None:
+        """Make sure at the end that records from a queue are what this takes them for."""
+        if self._again is None:
+            return
+        is_same = self._answer(self._again)
+        proof.is_given, proof.is_refuted = proof.is_given or bool(is_same), is_same is False
+        if proof.is_refuted:
+            raise BrokerUnavailableError("records from librdkafka's queue are not those that it delivers", *self._here)
+
+    def _answer(self, asked: Future[Answer]) -> Answer:
+        while True:
+            try:
+                return asked.result(timeout=_POLL_S)
+            except TimeoutError:
+                self._look_around()
 
     @property
     def _here(self) -> tuple[str, int, int]:

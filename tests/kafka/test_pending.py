@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fink_dask.batches import RawBatch
-from fink_dask.kafka.reader import MAX_BATCH_RECORDS, RecordAccumulator
+from fink_dask.kafka.records import MAX_BATCH_RECORDS, RecordAccumulator
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,7 @@ def read(connection: Connection, topic: str, offset_range: OffsetRange) -> None:
         assert value.startswith(b"%s-%d-%d-" % (topic.encode(), offset_range.partition, offset))
 
 
+@pytest.mark.usefixtures("way")
 def test_nothing_of_an_earlier_range_comes_through_a_connection_that_is_used_again(
     kafka: Any, two_topics: tuple[str, str], make_pool: Callable[[float], ConnectionPool]
 ) -> None:

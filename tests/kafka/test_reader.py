@@ -22,6 +22,8 @@ from tests.harness.topics import create_topic, delete_topic
 
 Kafka = KafkaBroker | ExternalKafka
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 @dataclass(frozen=True)
 class Reading:

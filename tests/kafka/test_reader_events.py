@@ -19,6 +19,7 @@ from fink_dask.kafka.connection import Arrived, open_connection
 from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.kafka.reader import RangeReader
+from fink_dask.kafka.records import RecordAccumulator
 from fink_dask.settings import KafkaSettings
 from tests.harness.oracle import wait_for
 from tests.harness.producer import produce
@@ -120,7 +121,7 @@ def test_a_laptop_that_slept_for_longer_than_kafka_may_be_silent_reads_on(
     ranges._connection.consumer = SimpleNamespace(consume=consume)
     ranges._connection.errors = Errors()
     for _ in range(1505):  # at a fifth of a second, longer than the time-out of five minutes
-        ranges._poll(100)
+        ranges._consume(RecordAccumulator(10, 2**20, 0, 10), 100)
         if asleep_s > 1:
             break
     with pytest.raises(BrokerUnavailableError) if is_given_up else nullcontext():
@@ -192,9 +193,9 @@ def served(line: Line, size_bytes: int = 0, at_once: int = 100) -> tuple[RangeRe
     ranges, stop, there = reader(line), [False], iter(range(100, 200))
     ranges._should_stop, ranges._size_bytes = lambda: stop[0], size_bytes
     ranges._connection.fetch_bytes, ranges._connection.errors = 1000, Errors()
+    ranges._connection.assign = lambda *place: None
+    ranges._connection.unassign = lambda: None
     ranges._connection.consumer = SimpleNamespace(
-        assign=lambda partitions: None,
-        unassign=lambda: None,
         consume=lambda num_messages, timeout: [Said(offset) for offset in islice(there, min(at_once, num_messages))],
     )
     return ranges, stop

@@ -29,7 +29,9 @@ from tests.harness.topics import create_topic, delete_records_before, delete_top
 #: Who waits for this does not end before the time limit of the test.
 STALL_TIMEOUT_S = 1000.0
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("way")]
+#: Of what takes long, the way of small ranges is tried with the other faults.
+LONG = pytest.mark.parametrize("way", [pytest.param("messages", marks=pytest.mark.faults), "queue"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +166,7 @@ def test_what_compaction_took_is_a_hole_and_not_a_loss(broker: KafkaBroker, topi
     assert read(OffsetRange(0, 3, first + 1))[1] == [first]
 
 
+@LONG
 def test_a_topic_made_anew_with_fewer_records_is_refused_long_before_the_stall(
     broker: KafkaBroker, topic_name: str
 ) -> None:
@@ -213,6 +216,7 @@ def test_a_range_of_the_planned_topic_passes_the_check_of_its_id(broker: KafkaBr
         assert_all_of(OffsetRange(0, 0, 20), reader, list(reader.batches(10, 10**9)), sent)
 
 
+@LONG
 def test_a_deleted_topic_is_said_long_before_the_stall_and_not_created_by_asking(
     broker: KafkaBroker, topic_name: str
 ) -> None:
@@ -241,6 +245,7 @@ def test_a_broker_that_freezes_for_a_while_costs_no_alert(broker: KafkaBroker, t
     assert_all_of(OffsetRange(0, 0, 1000), reader, batches, sent)
 
 
+@LONG
 def test_a_killed_broker_fails_the_impatient_and_costs_the_patient_no_alert(
     broker: KafkaBroker, topic_name: str
 ) -> None:
@@ -271,6 +276,7 @@ def test_a_killed_broker_fails_the_impatient_and_costs_the_patient_no_alert(
     assert str(error).startswith(f"{topic_name}[0] at offset {impatient.position}: ")
 
 
+@LONG
 def test_a_broker_that_is_away_for_longer_than_a_deleted_topic_is_doubted_costs_no_alert(
     broker: KafkaBroker, topic_name: str
 ) -> None:
@@ -316,6 +322,7 @@ def test_a_stop_is_obeyed_although_kafka_is_silent(
             broker.resume()
 
 
+@LONG
 def test_a_broker_that_refused_a_connection_and_took_the_next_one_may_be_silent_for_a_while(
     broker: KafkaBroker, topic_name: str
 ) -> None:

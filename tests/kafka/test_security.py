@@ -39,6 +39,7 @@ def settings(secure: SecureKafka, listener: str, protocol: str, ca: Path | None 
     return KafkaSettings(secure.broker.address(listener), request_timeout_s=6, security=security)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("listener", "protocol"), [("SASL", "SASL_PLAINTEXT"), ("SASLTLS", "SASL_SSL"), ("TLS", "SSL")]
 )

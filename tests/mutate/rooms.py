@@ -61,17 +61,19 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
             "tests/kafka/test_mock_broker.py",
             "tests/kafka/test_reader_faults.py",
         ),
+        "fink_dask/kafka/records.py": ("tests/kafka/test_pending.py", "tests/kafka/test_partition_queue.py"),
         "fink_dask/kafka/offsets.py": (
             "tests/kafka/test_offsets.py",
             "tests/planning/test_plan.py",
             "tests/kafka/test_reader_events.py",
         ),
     },
-    "decoder": {f"fink_dask/avro/{name}.py": _DECODER for name in ("columns", "compiling", "kernels", "decoder")},
+    "decoder": {f"fink_dask/avro/{name}.py": _DECODER for name in ("columns", "kernels", "decoder")}
+    | {"fink_dask/compiling.py": _DECODER},
 }
 
 #: Those that numba compiles, and those whose tests need a Kafka.
-COMPILED = ("fink_dask/avro/kernels.py", "fink_dask/avro/compiling.py")
+COMPILED = ("fink_dask/avro/kernels.py", "fink_dask/compiling.py")
 WITH_KAFKA = {*AREAS["reader"]}
 
 #: What is loaded before all tests.
@@ -97,11 +99,10 @@ EQUIVALENT = {
     "fink_dask/avro/columns.py Scratch._make_scope: 1 → 2": "a row more of memory than there has to be",
     "fink_dask/avro/columns.py Taker.take: 1 → 2": "the same",
     "fink_dask/avro/columns.py _enough: 0 → 1": "what does not fit takes more than one",
-    "fink_dask/avro/compiling.py _peeks: True → False": "what is read is a place, a length, or copied as it is",
-    "fink_dask/avro/compiling.py _extended: load.align = 1 → pass": "processors of today read at any address",
+    "fink_dask/compiling.py _peeks: True → False": "what is read is a place, a length, or copied as it is",
+    "fink_dask/compiling.py _extended: load.align = 1 → pass": "processors of today read at any address",
     "fink_dask/avro/kernels.py is_decimal: extra > 0 → (extra >= 0)": "the first byte has the sign already",
     "fink_dask/kafka/offsets.py subtract: break → continue": "what follows in order begins later still",
-    "fink_dask/kafka/reader.py RecordAccumulator.__init__: 0 → 1": "it says only when to look whether a batch is full",
     "fink_dask/kafka/reader.py RangeReader._read: self._taken_bytes >= self._connection.fetch_bytes → "
     "(self._taken_bytes > self._connection.fetch_bytes)": "a measure of speed, of exactly as many bytes as a fetch",
     "fink_dask/ledger/gather.py _move: target.path.rmdir() → pass": "POSIX renames over an empty directory as well",

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, typeof_impl
-
-from fink_dask.avro.operations import PLACES, SIZES
 
 try:
     from numba.core.options import DefaultOptions
 except ImportError:  # numba does not promise it: then it is told nothing but what it promises
     DefaultOptions = None
 #: Files whose contents end up in compiled code.
-_SOURCES = ("compiling.py", "kernels.py", "operations.py")
+_SOURCES = ("compiling.py", "avro/kernels.py", "avro/operations.py", "kafka/copying.py", "kafka/records.py")
 #: Whether numba checks the bounds of arrays; then this module checks those of columns, which numba does not know.
 _CHECKED = bool(numba.config.BOUNDSCHECK)
 
@@ -208,18 +207,66 @@ load_int32, peek_int32, poke_int32 = _loads(cgutils.int32_t), _peeks(cgutils.int
 load_int64, peek_int64, poke_int64 = _loads(cgutils.intp_t), _peeks(cgutils.intp_t), _pokes(cgutils.intp_t)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def place(typing_context: Any, table: Any, column: Any, part: Any, at: Any, size: Any) -> Any:
-    """Return the address of some bytes in a part of a column."""
+def places(numbers: int, sizes: int) -> Any:
+    """Make what returns the address of some bytes in a part of a column.
+
+    Parameters
+    ----------
+    numbers : int
+        How many a column has in the table that is asked: the address of each part, and its bytes.
+    sizes : int
+        Which of these are the first part's bytes.
+
+    Returns
+    -------
+    intrinsic
+        Takes the table, a column, a part, and where the bytes begin in it and how many they are.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def place(typing_context: Any, table: Any, column: Any, part: Any, at: Any, size: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, args[0]).data
+            number = builder.add(builder.mul(args[1], args[1].type(numbers)), args[2])
+            room = builder.load(builder.gep(data, [builder.add(number, number.type(sizes))])) if _CHECKED else None
+            _check(context, builder, args[3], args[4], room)
+            return builder.add(builder.load(builder.gep(data, [number])), args[3])
+
+        return types.int64(table, *4 * (types.int64,)), generate
+
+    return place
+
+
+def _calls(arguments: int, returns: bool = True) -> Any:
+    """Make what calls a function of C by its address, with so many arguments: pointers, and integers of any width."""
+    kinds = arguments * (types.int64,)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        number = builder.add(builder.mul(args[1], args[1].type(PLACES)), args[2])
-        room = builder.load(builder.gep(data, [builder.add(number, number.type(SIZES))])) if _CHECKED else None
-        _check(context, builder, args[3], args[4], room)
-        return builder.add(builder.load(builder.gep(data, [number])), args[3])
+        address, *others = args
+        result = cgutils.intp_t if returns else ir.VoidType()
+        function = ir.FunctionType(result, [cgutils.intp_t] * arguments).as_pointer()
+        called = builder.call(builder.inttoptr(address, function), others)
+        return called if returns else context.get_dummy_value()
 
-    return types.int64(table, *4 * (types.int64,)), generate
+    result = types.int64 if returns else types.void
+    if arguments == 1:
+
+        @intrinsic  # type: ignore[untyped-decorator]
+        def call(typing_context: Any, address: Any, first: Any) -> Any:
+            return result(types.int64, *kinds), generate
+
+    else:
+
+        @intrinsic  # type: ignore[untyped-decorator]
+        def call(typing_context: Any, address: Any, first: Any, second: Any) -> Any:
+            return result(types.int64, *kinds), generate
+
+    return call
+
+
+#: Call a function of C by its address: with one pointer, with a pointer and a number or another pointer, and one that
+#: returns nothing.
+call_with_one, call_with_two, call_for_nothing = _calls(1), _calls(2), _calls(1, returns=False)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
