@@ -252,7 +252,7 @@ def _read_range(offset_range: OffsetRange, source: TopicSource, names: Sequence[
             decoded = decoder.decode(batch)
             for index, reason in decoded.bad:
                 _report(source, offset_range, int(batch.offsets[index]), reason)
-            tables += [pa.Table.from_batches([rows]).select(names) for _, rows in decoded.parts]
+            tables += [pa.Table.from_batches([part.batch()]).select(names) for _, part in decoded.parts]
         if reader.lost:
             start, end = reader.lost[0]
             words = f"Kafka has removed offsets {start} to {end - 1} since the topic was looked at"

@@ -1,4 +1,4 @@
-"""The memory of columns: what a batch is decoded into, and what its rows are taken into."""
+"""The memory of columns: what a batch is decoded into, and what its rows are appended to."""
 
 from __future__ import annotations
 
@@ -26,8 +26,12 @@ _MARGIN = 1.25
 #: How many times as much as before a guess may be, and the bytes of all memory from which on nothing is guessed: what
 #: one record takes says little of the others where somebody means harm.
 _MOST, _GUESSED_BYTES = 4, 2**26
+#: How much more than its share a key may come to hold before it is written, as others are written before it.
+_SWING = 1.65
+#: Bytes that the system gives at once, and those that a part takes beside what is in it.
+_PAGE, _PART_BYTES = 4096, 128
 #: The parts of a column that are buffers of Arrow, after its validity.
-_BUFFERS = {BITS: (DATA,), ITEMS: (ENDS,), BYTES: (ENDS, TEXTS), SYMBOLS: (ENDS, TEXTS)}
+_BUFFERS = {BITS: (DATA,), ITEMS: (ENDS,), BYTES: (ENDS, TEXTS)}
 
 _Ints = npt.NDArray[np.int64]
 
@@ -159,93 +163,187 @@ class Scratch:
 
 
 class Taker:
-    """Takes rows out of what was decoded, into columns of Arrow that own their memory.
+    """Says which of the decoded columns rows are taken out of, and what columns of Arrow are made of them.
 
-    `built`: the columns of Arrow that are made of them.
+    `built`: the columns of Arrow.
     """
 
     def __init__(self, shape: Shape, built: Sequence[Built], schema: pa.Schema) -> None:
-        self.schema = schema
-        self._shape, self._built, self._memory = shape, built, Memory()
-        self._wanted = np.array(sorted({column for each in built for column in each.columns()}), np.int64)
-        self._numbers = {column: number for number, column in enumerate(self._wanted.tolist())}
+        self.schema, self.shape, self.built, self.memory = schema, shape, built, Memory()
+        self.wanted = np.array(sorted({column for each in built for column in each.columns()}), np.int64)
+        self.numbers = {column: number for number, column in enumerate(self.wanted.tolist())}
+        # What are symbols where they were decoded are texts from here on.
+        forms = shape.forms[self.wanted]
+        self.forms = np.where(forms == SYMBOLS, BYTES, forms)
+        self.scopes, self.nullable = shape.scopes[self.wanted], shape.nullable[self.wanted]
+        #: Numbers of the columns with offsets, and for those of items the scope of these, else 0.
+        self.ended = np.flatnonzero((self.forms == BYTES) | (self.forms == ITEMS))
+        self.items = np.zeros(len(self.wanted), np.int64)
+        for scope, column in enumerate(shape.lists[1:, 0].tolist(), 1):
+            if column in self.numbers:
+                self.items[self.numbers[column]] = scope
+        #: How many parts the columns have, with one for their table, and what a row of each scope takes in them without
+        #: its texts.
+        lengths = _lengths(self.forms, np.full(len(self.wanted), 8), self.nullable)
+        self.parts = 1 + int((lengths > 0).sum()) + int((self.forms == BYTES).sum())
+        self.widths = np.bincount(self.scopes, lengths.sum(0) / 8, len(shape.lists))
 
     def take(self, scratch: Scratch, rows: _Ints | None) -> pa.RecordBatch:
         """Return rows in the order of their numbers; None is all of them.
 
         Raises FinkDaskError if a column is too large for its 32-bit offsets.
         """
-        shape, wanted = self._shape, self._wanted
+        columns = Columns(self)
+        columns.append(scratch, rows)
+        return columns.batch()
+
+
+class Columns:
+    """Rows of one decoded batch after the other, in memory that is laid out as Arrow's and grows with them."""
+
+    def __init__(self, taker: Taker) -> None:
+        self.taker = taker
+        scopes, columns = len(taker.shape.lists), len(taker.wanted)
+        #: rows, sizes, nulls: rows of each scope, bytes of each column's text, and its nulls.
+        self._rows, self._sizes, self._nulls = (np.zeros(each, np.int64) for each in (scopes, columns, columns))
+        self._room, self._text_room = np.zeros(scopes, np.int64), np.zeros(columns, np.int64)
+        self._memory, self._starts = np.empty(0, np.uint8), np.zeros((PLACES // 2, columns), np.int64)
+        self._into = np.zeros((columns, PLACES), np.int64)
+        #: Bytes that it takes, but for the room that is left.
+        self.nbytes = 0
+
+    def append(self, scratch: Scratch, rows: _Ints | None, most: float = 0, share: float = 1) -> None:
+        """Add rows in the order of their numbers; None is all of them.
+
+        `most`: bytes that will be held, of which this is about a `share`.
+        Raises FinkDaskError if a column is too large for its 32-bit offsets.
+        """
+        taker, shape = self.taker, self.taker.shape
         spans = _spans(rows, int(scratch.used[0]), len(shape.lists))
-        counts, sizes = np.zeros(len(shape.lists), np.int64), np.zeros(len(wanted), np.int64)
-        table = scratch.table.reshape(-1)
-        columns = (shape.forms, shape.scopes)
-        measure(table, *columns, shape.lists, wanted, shape.symbols, spans, counts, sizes)
-        if max(counts.max(), sizes.max(initial=0)) > MAX_OFFSET:
+        counts, sizes = np.zeros(len(self._rows), np.int64), np.zeros(len(self._sizes), np.int64)
+        table, columns = scratch.table.reshape(-1), (shape.forms, shape.scopes)
+        measure(table, *columns, shape.lists, taker.wanted, shape.symbols, spans, counts, sizes)
+        counts, sizes = self._rows + counts, self._sizes + sizes
+        self._make_room(counts, sizes, most, share)
+        self._gather((table, *columns, scratch.holes, taker.wanted), spans)
+        self._rows, self._sizes = counts, sizes
+        last = self._memory.view(np.int32)[(self._starts[ENDS] // 4 + counts[taker.scopes])[taker.ended]]
+        if not np.array_equal(last, np.where(taker.items > 0, counts[taker.items], sizes)[taker.ended]):
+            # What is written is not what was measured: a mistake of this package.
+            raise FinkDaskError("the decoder disagrees with itself on the bytes of a batch: please report this")
+
+    def batch(self) -> pa.RecordBatch:
+        """Return the rows; they keep the memory, and nothing may be appended as long as they are there."""
+        taker = self.taker
+        lengths = _lengths(taker.forms, self._rows[taker.scopes], self._nulls > 0)
+        lengths[TEXTS] = self._sizes
+        taken = _Taken(
+            taker, pa.py_buffer(self._memory), self._starts.tolist(), lengths.tolist(), self._nulls.tolist(),
+            self._rows.tolist(),
+        )  # fmt: skip
+        return pa.RecordBatch.from_arrays([taken.array(built) for built in taker.built], schema=taker.schema)
+
+    def extend(self, other: Columns, most: float) -> None:
+        """Add the rows of other columns of the same taker; `most` bytes will be held.
+
+        Raises FinkDaskError if a column is too large for its 32-bit offsets.
+        """
+        counts, sizes = self._rows + other._rows, self._sizes + other._sizes
+        self._make_room(counts, sizes, most, 1)
+        self._gather(*other._source())
+        self._rows, self._sizes = counts, sizes
+
+    def pack(self) -> pa.Buffer:
+        """Return the memory without what room is left; the rows are gone until it is given back."""
+        self._move(self._rows, self._sizes)
+        packed, self._memory = pa.py_buffer(self._memory), np.empty(0, np.uint8)
+        return packed
+
+    def unpack(self, packed: bytes) -> None:
+        """Take the memory back; it is only read."""
+        self._memory = np.frombuffer(packed, np.uint8)
+        self._into[:, : PLACES // 2] = self._starts.T + self._memory.ctypes.data
+        self._room = np.zeros_like(self._rows)
+
+    def _source(self) -> tuple[tuple[npt.NDArray[Any], ...], _Ints]:
+        """Return what all rows are gathered from."""
+        taker, spans = self.taker, np.zeros((len(self._rows), 2), np.int64)
+        spans[:, 1] = self._rows
+        holes, everything = (self._nulls > 0).astype(np.uint8), np.arange(len(taker.wanted))
+        return (self._into.reshape(-1), taker.forms, taker.scopes, holes, everything), spans.ravel()
+
+    def _gather(self, source: tuple[npt.NDArray[Any], ...], spans: _Ints) -> None:
+        shape = self.taker.shape
+        gather(*source, shape.symbols, shape.letters, spans, self._into.reshape(-1), self._rows, self._nulls)
+
+    def _make_room(self, rows: _Ints, sizes: _Ints, most: float, share: float) -> None:
+        """Make room for so many rows and bytes and, where there is too little, for those to come."""
+        if max(rows.max(), sizes.max(initial=0)) > MAX_OFFSET:
             raise FinkDaskError(
                 f"the records do not fit in one Arrow record batch: a column of over {MAX_OFFSET:,} bytes"
             )
-        forms = shape.forms[wanted]
-        # What are symbols where they were decoded are texts from here on.
-        forms = np.where(forms == SYMBOLS, BYTES, forms)
-        lengths = _lengths(forms, counts[shape.scopes[wanted]], scratch.holes[wanted] > 0)
-        lengths[TEXTS] = np.where(forms == BYTES, sizes + SLACK, 0)
+        taker = self.taker
+        self.nbytes = int(taker.widths @ rows) + int(sizes.sum()) + _PART_BYTES * taker.parts
+        if len(self._memory) and (rows <= self._room).all() and (sizes <= self._text_room).all():
+            return
+        # Memory that is not written to takes none, but whole pages: of a few rows, room for all that may come would
+        # take many times as much as they do.
+        expected = _SWING * share * most if self.nbytes >= _PAGE * taker.parts else 2 * self.nbytes
+        more = max(1.0, min(expected, most) / self.nbytes)
+        self._move(*(np.ceil(each * more).astype(np.int64) for each in (rows, sizes)))
+
+    def _move(self, room: _Ints, text_room: _Ints) -> None:
+        """Move to memory with so much room."""
+        taker = self.taker
+        source, spans = self._source()
+        lengths = _lengths(taker.forms, room[taker.scopes], taker.nullable)
+        lengths[TEXTS] = np.where(taker.forms == BYTES, text_room + SLACK, 0)
         spaces = _spaces(lengths)
         stops = np.cumsum(spaces).reshape(spaces.shape)
-        starts = stops - spaces
-        memory = self._memory.take(int(stops[-1, -1]) if stops.size else 0)
-        memory[: int(stops[VALID, -1]) if stops.size else 0] = 0
-        for number in np.flatnonzero(forms == BITS).tolist():
-            memory[starts[DATA, number] : stops[DATA, number]] = 0
-        for number in np.flatnonzero(lengths[ENDS]).tolist():
-            memory[starts[ENDS, number] : starts[ENDS, number] + 4] = 0
-        into = np.concatenate([starts + memory.ctypes.data, lengths]).T.ravel()
-        nulls = np.zeros(len(wanted), np.int64)
-        filled = np.zeros(len(shape.lists), np.int64)
-        gather(table, *columns, scratch.holes, wanted, shape.symbols, shape.letters, spans, into, filled, nulls)
-        texts = lengths[ENDS] > 0
-        last = memory.view(np.int32)[(starts[ENDS] + lengths[ENDS])[texts] // 4 - 1]
-        for scope, column in enumerate(shape.lists[1:, 0].tolist(), 1):
-            if column in self._numbers:
-                sizes[self._numbers[column]] = counts[scope]
-        if not np.array_equal(last, sizes[texts]):
-            # What is written is not what was measured: a mistake of this package.
-            raise FinkDaskError("the decoder disagrees with itself on the bytes of a batch: please report this")
-        lengths[TEXTS] = sizes
-        taken = _Taken(pa.py_buffer(memory), starts.tolist(), lengths.tolist(), nulls.tolist(), counts.tolist())
-        return pa.RecordBatch.from_arrays([self._array(taken, built) for built in self._built], schema=self.schema)
-
-    def _array(self, taken: _Taken, built: Built) -> pa.Array:
-        # Not a nested function that calls itself: its reference cycle would keep the memory until it is collected.
-        rows, null_count = taken.counts[built.scope], 0
-        if pa.types.is_null(built.arrow):
-            return pa.nulls(rows)
-        buffers = [None]
-        if built.column >= 0:
-            number, form = self._numbers[built.column], int(self._shape.forms[built.column])
-            null_count = taken.nulls[number]
-            if null_count:
-                buffers = [taken.buffer(VALID, number)]
-            buffers += [taken.buffer(part, number) for part in _BUFFERS.get(form, (DATA,) if form else ())]
-        if pa.types.is_boolean(built.arrow) and len(buffers) == 1:
-            # A record without fields, which says only that it is there.
-            buffers.append(pa.py_buffer(np.full((rows + 7) // 8, 255, np.uint8)))
-        children = [self._array(taken, child) for child in built.children] or None
-        return pa.Array.from_buffers(built.arrow, rows, buffers, null_count, 0, children)
+        kept, self._starts, self._room, self._text_room = self._memory, stops - spaces, room, text_room
+        self._memory = memory = taker.memory.take(int(stops[-1, -1]) if stops.size else 0)
+        memory[: int(stops[VALID, -1]) if stops.size else 0] = 255
+        memory.view(np.int32)[self._starts[ENDS][taker.ended] // 4] = 0
+        self._into = np.ascontiguousarray(np.concatenate([self._starts + memory.ctypes.data, lengths]).T)
+        if len(kept):
+            rows, nulls = self._rows, self._nulls
+            self._rows, self._nulls = np.zeros_like(rows), np.zeros_like(nulls)
+            self._gather(source, spans)
+            self._rows = rows
 
 
 @dataclass(frozen=True, eq=False)
 class _Taken:
-    """What was taken: its memory, where the parts of the columns are in it, nulls of columns and rows of scopes."""
+    """What columns of Arrow are made of: memory, where the parts of columns are in it, nulls, and rows of scopes."""
 
+    taker: Taker
     memory: pa.Buffer
     starts: list[list[int]]
     lengths: list[list[int]]
     nulls: list[int]
-    counts: list[int]
+    rows: list[int]
 
-    def buffer(self, part: int, number: int) -> pa.Buffer:
-        """Return a part of a column; it keeps all of the memory."""
+    def array(self, built: Built) -> pa.Array:
+        """Return a column; it keeps all of the memory."""
+        # Not a nested function that calls itself: its reference cycle would keep the memory until it is collected.
+        rows, null_count = self.rows[built.scope], 0
+        if pa.types.is_null(built.arrow):
+            return pa.nulls(rows)
+        buffers = [None]
+        if built.column >= 0:
+            number = self.taker.numbers[built.column]
+            form = int(self.taker.forms[number])
+            null_count = self.nulls[number]
+            if null_count:
+                buffers = [self._buffer(VALID, number)]
+            buffers += [self._buffer(part, number) for part in _BUFFERS.get(form, (DATA,) if form else ())]
+        if pa.types.is_boolean(built.arrow) and len(buffers) == 1:
+            # A record without fields, which says only that it is there.
+            buffers.append(pa.py_buffer(np.full((rows + 7) // 8, 255, np.uint8)))
+        children = [self.array(child) for child in built.children] or None
+        return pa.Array.from_buffers(built.arrow, rows, buffers, null_count, 0, children)
+
+    def _buffer(self, part: int, number: int) -> pa.Buffer:
         return self.memory.slice(self.starts[part][number], self.lengths[part][number])
 
 
@@ -253,11 +351,12 @@ def _spans(rows: _Ints | None, count: int, scopes: int) -> _Ints:
     """Return where stretches of rows begin, then where they end, and room for the same of the items of each list."""
     begins, ends = np.zeros(1, np.int64), np.array([count])
     if rows is not None:
-        if len(rows) and not 0 <= rows.min() <= rows.max() < count:
+        breaks = np.flatnonzero(rows[1:] - rows[:-1] != 1)
+        begins, ends = rows[:1], rows[-1:] + 1
+        if len(breaks):
+            begins, ends = np.concatenate([begins, rows[breaks + 1]]), np.concatenate([rows[breaks] + 1, ends])
+        if len(rows) and not 0 <= begins.min() < ends.max() <= count:
             raise ValueError("rows that are not there")
-        is_first = np.ones(len(rows), np.bool_)
-        np.not_equal(np.diff(rows), 1, out=is_first[1:])
-        begins, ends = rows[is_first], rows[np.roll(is_first, -1)] + 1
     spans = np.zeros((scopes, 2, len(begins)), np.int64)
     spans[0] = begins, ends
     return spans.ravel()

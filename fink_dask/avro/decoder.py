@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fink_dask.avro.columns import Scratch, Shape, Taker
+from fink_dask.avro.columns import Columns, Scratch, Shape, Taker
 from fink_dask.avro.evolution import project
 from fink_dask.avro.kernels import decode
 from fink_dask.avro.operations import MAX_LOOPS
@@ -123,6 +123,15 @@ class Decoding:
         Raises FinkDaskError if they are too large for one Arrow record batch.
         """
         return self._rows.take(self._scratch, rows)
+
+    @property
+    def taker(self) -> Taker:
+        """What rows are taken by, and the columns are of that they are appended to."""
+        return self._rows
+
+    def append(self, columns: Columns, rows: _Ints, most: float, share: float) -> None:
+        """Append sound records, in the order of their numbers, to columns; see `Columns.append`."""
+        columns.append(self._scratch, rows, most, share)
 
 
 class ColumnarDecoder:

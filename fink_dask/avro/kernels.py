@@ -552,15 +552,16 @@ def measure(
 
 @inner
 def _gather_bits(table: Ints, column: int, part: int, low: int, into: Ints, number: int, at: int, count: int) -> Any:
-    """Copy bits to where there are zeros; returns how many of them are 0."""
+    """Copy bits; returns how many of them are 0."""
     source = place(table, column, part, low >> 3, ((low & 7) + count + 7) >> 3) - (low >> 3)
     target = place(into, number, part, at >> 3, ((at & 7) + count + 7) >> 3) - (at >> 3)
     zeros = count
     while count > 0:
         size = min(count, _MOVED_BITS)
-        bits = (peek_int64(source + (low >> 3)) >> (low & 7)) & ((1 << size) - 1)
+        mask = (1 << size) - 1
+        bits = (peek_int64(source + (low >> 3)) >> (low & 7)) & mask
         byte = target + (at >> 3)
-        poke_int64(byte, peek_int64(byte) | (bits << (at & 7)))
+        poke_int64(byte, (peek_int64(byte) & ~(mask << (at & 7))) | (bits << (at & 7)))
         zeros -= ones(bits)
         low, at, count = low + size, at + size, count - size
     return zeros

@@ -91,6 +91,7 @@ class ParquetFileWriter:
         if self._writer is None:
             self._writer = self._begin(Findings())
         self._writer.close()
+        self._writer = None  # it has all that the footer says, a kilobyte for each column of a row group
         self._sink.flush()
 
     def close(self) -> None:

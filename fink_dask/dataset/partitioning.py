@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote
 
@@ -124,11 +125,11 @@ class Split:
     #: Why each of the rows that are left can't be placed.
     refused: list[str]
 
-    def slices(self, rows: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
-        """Yield each directory with its rows, given rows that are in this order."""
+    def slices(self) -> Iterator[tuple[str, slice]]:
+        """Yield each directory and where its rows are in this order."""
         start = 0
         for directory, count in self.parts:
-            yield directory, rows.slice(start, count)
+            yield directory, slice(start, start + count)
             start += count
 
 
@@ -212,6 +213,7 @@ def resolve_partitioning(names: tuple[str, ...], survey: str | None, schema: pa.
     return Partitioning(tuple(sources))
 
 
+@lru_cache(maxsize=4096)
 def hive_level(column: str, value: str | None) -> str:
     """Name the directory of one partition column, encoded as Hive and pyarrow do.
 
@@ -326,6 +328,7 @@ def column_of(batch: pa.RecordBatch, path: str) -> pa.Array:
     return array
 
 
+@lru_cache(maxsize=4096)
 def _date_levels(day: int) -> str:
     if day == NO_DAY:
         return "/".join(hive_level(column, None) for column in _DATE_COLUMNS)

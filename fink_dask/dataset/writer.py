@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Protocol, Self
 
-import numpy as np
 import pyarrow as pa
 
 from fink_dask.avro.schema import AvroSchema
@@ -25,11 +26,77 @@ from fink_dask.settings import BUFFER_BYTES, COMPRESSION, OUTFORMATS
 MAX_KEYS = 1000
 #: About what an Arrow array costs beside its data; a batch has at least one for each column.
 _ARRAY_BYTES = 512
-#: What part of the bytes that are held back a row group has at least, but for the last one of a file. Each column of
-#: one takes a kilobyte of memory until its file is complete: with 200 keys, row groups of a few alerts took 400 MB.
-_LEAST_PART = 8
+#: What part of the bytes that are held back a row group has at least, but for the last one of a file, and what part of
+#: them may be taken by what files say of their row groups in the end: each column of one, until its file is complete.
+_LEAST_PART, _FOOTER_PART, _FOOTER_BYTES = 8, 4, 1024
+#: Bytes of the row groups that are made of what was put aside, at least.
+_GROUP_BYTES = 16 * 2**20
 #: Files that a process may have open: enough for a few ranges of that many keys; macOS allows 10,240 at most.
 _OPEN_FILES = 10_000
+
+
+class Held(Protocol):
+    """Rows of a key that are held back."""
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes they take; of the rows alone, and the calls that brought them."""
+
+    def batch(self) -> pa.RecordBatch:
+        """Return them; nothing is added as long as these are there."""
+
+    def extend(self, other: Held, most: int) -> bool:
+        """Add others that come after them, unless these are of another kind; `most` bytes will be held."""
+
+    def pack(self) -> pa.Buffer:
+        """Return what they take, which is gone until it is given back."""
+
+    def unpack(self, packed: bytes) -> None:
+        """Take it back."""
+
+
+class Rows(Protocol):
+    """Rows of a key that are to be held back."""
+
+    @property
+    def num_rows(self) -> int:
+        """How many there are."""
+
+    def append_to(self, last: Held | None, most: int) -> Held:
+        """Append them to the last that are held back of their key, and return these, or begin others.
+
+        `most`: how many bytes are held back of all keys.
+        """
+
+
+class WholeBatch:
+    """A batch whose memory is its own."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self._batch, self._schema = batch, batch.schema
+        self.num_rows = batch.num_rows
+        self.nbytes = batch.nbytes + _ARRAY_BYTES * sum(_count_arrays(field.type) for field in batch.schema)
+
+    def batch(self) -> pa.RecordBatch:
+        """Return it."""
+        return self._batch
+
+    def extend(self, other: Held, most: int) -> bool:
+        """Leave others as they are."""
+        return False
+
+    def pack(self) -> pa.Buffer:
+        """Return it as Arrow's streams have it."""
+        packed, self._batch = self._batch.serialize(), None
+        return packed
+
+    def unpack(self, packed: bytes) -> None:
+        """Read it again."""
+        self._batch = pa.ipc.read_record_batch(pa.py_buffer(packed), self._schema)
+
+    def append_to(self, last: Held | None, most: int) -> Held:
+        """Hold it back as it is."""
+        return self
 
 
 @dataclass
@@ -39,20 +106,12 @@ class _Target:
     final: str
     path: Path
     rows: int = 0
-    waiting: list[pa.RecordBatch] = field(default_factory=list)
+    waiting: list[Held] = field(default_factory=list)
     waiting_bytes: int = 0
-    #: Place and length of what was put aside before, and about how many bytes that is decoded.
-    aside: list[tuple[int, int]] = field(default_factory=list)
+    #: What was put aside before, with its place and length there, and how many bytes that was.
+    aside: list[tuple[Held, int, int]] = field(default_factory=list)
     aside_bytes: int = 0
     writer: DataFileWriter | None = None
-
-    def join(self, schema: pa.Schema) -> None:
-        """Make one batch of those that wait: a copy that keeps none of the memory that they are slices of."""
-        if len(self.waiting) == 1:
-            self.waiting = [self.waiting[0].take(pa.array(np.arange(self.waiting[0].num_rows)))]
-        elif self.waiting:
-            self.waiting = pa.Table.from_batches(self.waiting, schema=schema).combine_chunks().to_batches()
-        self.waiting_bytes = sum(batch.nbytes for batch in self.waiting)
 
 
 class StagedWriter:
@@ -87,7 +146,9 @@ class StagedWriter:
         self._buffer_bytes = buffer_bytes
         self._format = FORMATS[outformat]
         self._layout = Layout(schema, compression, records)
-        self._batch_bytes = _ARRAY_BYTES * sum(_count_arrays(field.type) for field in schema)
+        # What a file says of a row group; those of all files that are not complete.
+        self._footer_bytes = _FOOTER_BYTES * sum(_count_arrays(field.type) for field in schema)
+        self._footers_bytes = 0
         self._targets: dict[str, _Target] = {}
         self._waiting_bytes = 0
         # What waits on the disk, of all keys; it has no name, so that nothing is left of it, whatever is killed.
@@ -108,8 +169,8 @@ class StagedWriter:
                 with suppress(OSError, pa.ArrowException):
                     target.writer.close()
 
-    def write(self, directory: str, batch: pa.RecordBatch) -> None:
-        """Add rows to the file of a directory.
+    def write(self, directory: str, rows: Rows | pa.RecordBatch) -> None:
+        """Add rows to the file of a directory; the memory of a batch is its own.
 
         Raises SettingsError if the range has too many partition keys.
         """
@@ -127,17 +188,22 @@ class StagedWriter:
             name = f"{self._origin.staged_prefix}{self._prefix}{len(self._targets):05d}{suffix}"
             path = self._attempt.scratch / name
             target = self._targets[directory] = _Target(final, path)
-        # The first batch of a key costs as much as any, but joining can't save that.
-        cost = batch.nbytes + (self._batch_bytes if target.waiting else 0)
-        target.waiting.append(batch)
-        target.waiting_bytes += cost
-        target.rows += batch.num_rows
-        self._waiting_bytes += cost
+        if isinstance(rows, pa.RecordBatch):
+            rows = WholeBatch(rows)
+        last = target.waiting[-1] if target.waiting else None
+        before = 0 if last is None else last.nbytes
+        held = rows.append_to(last, self._buffer_bytes)
+        if held is not last:
+            target.waiting.append(held)
+            before = 0
+        target.waiting_bytes += held.nbytes - before
+        target.rows += rows.num_rows
+        self._waiting_bytes += held.nbytes - before
         if self._waiting_bytes >= self._buffer_bytes:
             self._relieve()
 
     def complete(self) -> None:
-        """Write what waits, and the footers."""
+        """Write what waits, and the footers, one file after the other: what they say is in memory until then."""
         for target in self._targets.values():
             self._flush(target).complete()
 
@@ -154,57 +220,61 @@ class StagedWriter:
         return target.writer
 
     def _relieve(self) -> None:
-        """Hold back at most half of what may wait, in copies that keep no other memory alive."""
-        extra = self._batch_bytes * sum(len(target.waiting) - 1 for target in self._targets.values() if target.waiting)
-        joined = 2 * extra >= self._waiting_bytes
-        if joined:  # the batches cost more than their data
-            self._join()
+        """Hold back at most half of what may wait."""
+        is_full = self._footers_bytes >= self._buffer_bytes // _FOOTER_PART
         # The largest keys first, so that small ones still fill their row groups.
         for target in sorted(self._targets.values(), key=lambda target: target.waiting_bytes, reverse=True):
             if self._waiting_bytes <= self._buffer_bytes // 2:
                 break
-            if target.waiting_bytes + target.aside_bytes < self._buffer_bytes // _LEAST_PART:
+            if is_full or target.waiting_bytes + target.aside_bytes < self._buffer_bytes // _LEAST_PART:
                 self._put_aside(target)
             else:
                 self._flush(target)
-        if not joined:
-            self._join()
-
-    def _join(self) -> None:
-        for target in self._targets.values():
-            target.join(self._schema)
-        self._waiting_bytes = sum(target.waiting_bytes for target in self._targets.values())
 
     def _put_aside(self, target: _Target) -> None:
         """Write what waits of a key to the disk, as it is, where it is too little for a row group."""
         if self._aside is None:
             self._aside = tempfile.TemporaryFile(dir=self._attempt.scratch)  # noqa: SIM115 - until all is written
-        self._waiting_bytes -= target.waiting_bytes
-        target.join(self._schema)
-        for batch in target.waiting:
-            packed = batch.serialize()
-            target.aside.append((self._aside.tell(), packed.size))
+        for held in target.waiting:
+            packed = held.pack()
+            target.aside.append((held, self._aside.tell(), packed.size))
             self._aside.write(packed)
         target.aside_bytes += target.waiting_bytes
+        self._forget(target)
+
+    def _forget(self, target: _Target) -> None:
+        self._waiting_bytes -= target.waiting_bytes
         target.waiting, target.waiting_bytes = [], 0
 
-    def _bring_back(self, target: _Target) -> list[pa.RecordBatch]:
+    def _bring_back(self, target: _Target) -> Iterator[Held]:
         """Read what was put aside of a key, which came before what waits."""
-        if self._aside is None or not target.aside:
-            return []
-        self._aside.flush()
-        packed = [os.pread(self._aside.fileno(), size, place) for place, size in target.aside]
-        target.aside, target.aside_bytes = [], 0
-        return [pa.ipc.read_record_batch(pa.py_buffer(each), self._schema) for each in packed]
+        if self._aside is not None and target.aside:
+            self._aside.flush()
+            for held, place, size in target.aside:
+                held.unpack(os.pread(self._aside.fileno(), size, place))
+                yield held
+            target.aside, target.aside_bytes = [], 0
 
     def _flush(self, target: _Target) -> DataFileWriter:
-        """Write what there is of a key as a row group."""
-        writer = self._open(target)
-        if batches := [*self._bring_back(target), *target.waiting]:
-            writer.write_table(pa.Table.from_batches(batches, schema=self._schema))
-            self._waiting_bytes -= target.waiting_bytes
-            target.waiting, target.waiting_bytes = [], 0
+        """Write what there is of a key as a row group, or as several where much was put aside."""
+        writer, group, size = self._open(target), list[Held](), 0
+        most = max(_GROUP_BYTES, self._buffer_bytes)
+        room = min(most, target.aside_bytes + target.waiting_bytes)
+        for held in chain(self._bring_back(target), target.waiting):
+            if size >= most:
+                self._write(writer, group)
+                group, size = [], 0
+            size += held.nbytes
+            if not (group and group[-1].extend(held, room)):
+                group.append(held)
+        self._write(writer, group)
+        self._forget(target)
         return writer
+
+    def _write(self, writer: DataFileWriter, group: list[Held]) -> None:
+        if group:
+            writer.write_table(pa.Table.from_batches([held.batch() for held in group], schema=self._schema))
+            self._footers_bytes += self._footer_bytes
 
 
 def _count_arrays(type_: pa.DataType) -> int:

@@ -225,7 +225,7 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
             decoded = decoder.decode(batch)
             raw += batch.raw_bytes
             bad += len(decoded.bad)
-            parts += [part for _, part in decoded.parts]
+            parts += [part.batch() for _, part in decoded.parts]
             if raw >= _SAMPLE_BYTES:
                 break
     except InterruptedTransferError:  # of what has come until then it is told

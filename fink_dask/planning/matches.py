@@ -100,7 +100,7 @@ def _read_some(
                 decoder = RangeDecoder(target.versions, identity, Partitioning(()), some.partition)
                 reader = RangeReader(connection, settings.topic, some, lambda: time.monotonic() > ends)
                 for batch in reader.batches(_ALERTS, most // len(ranges), max_records=decoder.max_records):
-                    rows += [part for _, part in decoder.decode(batch).parts]
+                    rows += [part.batch() for _, part in decoder.decode(batch).parts]
                     break  # a batch has as many bytes as it may take
     finally:
         connection.close()

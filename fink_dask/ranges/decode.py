@@ -6,7 +6,8 @@ The columns of a range's files grow with the schemas that its records turn out t
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -26,6 +27,7 @@ from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Identity
 from fink_dask.ranges.keys import Register, SchemaKeys, UnknownSchema
+from fink_dask.ranges.rows import Part
 from fink_dask.settings import RECORD_OUTFORMATS
 from fink_dask.where.condition import bind_condition
 
@@ -36,8 +38,8 @@ _Ints = npt.NDArray[np.int64]
 class SortedBatch:
     """A decoded batch, sorted by partition key."""
 
-    #: A directory, and the alerts that belong there, in offset order, with `kafka_partition` and `kafka_offset`.
-    parts: list[tuple[str, pa.RecordBatch]]
+    #: A directory, and the alerts that belong there, in offset order.
+    parts: list[tuple[str, Part]]
     #: Position in the batch and reason of each record that is not a row.
     bad: list[tuple[int, str]]
     #: Position in the batch of each alert that the condition is not true of.
@@ -48,8 +50,11 @@ class SortedBatch:
 class _Found:
     """Rows of a batch, in the order of their keys where it is split, and what became of the other records."""
 
-    rows: pa.RecordBatch
+    #: Numbers of the rows, for what takes them; and where they were in the batch.
+    numbers: _Ints
     positions: _Ints
+    take: Callable[[_Ints], pa.RecordBatch]
+    decoding: Decoding | None
     bad: dict[int, str]
     filtered: _Ints
     split: Split | None
@@ -115,7 +120,7 @@ class RangeDecoder:
         return self._versions.max_records
 
     def decode(self, batch: RawBatch) -> SortedBatch:
-        """Decode a batch; the parts are slices of the same memory."""
+        """Decode a batch; as long as one of the parts is there, so is all of it."""
         framed = batch
         batch, unframed = self._framing.unwrap(batch)
         if self._schemas is None:
@@ -125,24 +130,32 @@ class RangeDecoder:
             if self._schemas.discovered:
                 return SortedBatch([], [], np.empty(0, np.int64))
             found = self._decode_by_number(batch, numbers)
-        offsets = pa.array(batch.offsets[found.positions])
-        partitions = pa.array(np.full(len(offsets), self._partition, np.int32))
         if self._is_raw:
-            values = batch.values().take(pa.array(found.positions))
-            rows = pa.RecordBatch.from_arrays([values, partitions, offsets], schema=RAW_SCHEMA)
-        else:
-            columns = [*found.rows.columns, partitions, offsets]
-            rows = pa.RecordBatch.from_arrays(columns, schema=self._columns).select(self.file_schema.names)
+            whole = pa.RecordBatch.from_arrays([batch.values()], names=["value"])
+            found = replace(found, numbers=found.positions, take=_take_of(whole), decoding=None)
         bad, split = found.bad | unframed, found.split
         if self._framing.kind == NONE:
             for index in bad:
                 bad[index] += hint(framed.value(index) or b"", self._versions.first)
-        if split is None:
-            return SortedBatch([("", rows)] if rows.num_rows else [], sorted(bad.items()), found.filtered)
-        refused = found.positions[len(found.positions) - len(split.refused) :].tolist()
-        bad |= dict(zip(refused, split.refused, strict=True))
-        parts = [(directory, part) for directory, part in split.slices(rows) if part.num_rows]
+        slices: Iterable[tuple[str, slice]] = [("", slice(None))]
+        if split is not None:
+            slices, refused = split.slices(), found.positions[len(found.positions) - len(split.refused) :].tolist()
+            bad |= dict(zip(refused, split.refused, strict=True))
+        parts, offsets = [], batch.offsets[found.positions]
+        for directory, here in slices:
+            rows = found.numbers[here]
+            if len(rows):
+                part = Part(rows, offsets[here], len(rows) / len(batch), found.take, self._finish, found.decoding)
+                parts.append((directory, part))
         return SortedBatch(parts, sorted(bad.items()), found.filtered)
+
+    def _finish(self, rows: pa.RecordBatch, offsets: _Ints) -> pa.RecordBatch:
+        """Give rows the columns that they have in files."""
+        places = [pa.array(np.full(len(offsets), self._partition, np.int32)), pa.array(offsets)]
+        if self._is_raw:
+            return pa.RecordBatch.from_arrays([*rows.columns, *places], schema=RAW_SCHEMA)
+        columns = [*_fit(rows, self._rows).columns, *places]
+        return pa.RecordBatch.from_arrays(columns, schema=self._columns).select(self.file_schema.names)
 
     def _decode_by_number(self, batch: RawBatch, numbers: list[int | UnknownSchema | None]) -> _Found:
         """Decode each record with the program of its own schema."""
@@ -174,7 +187,8 @@ class RangeDecoder:
         if self._keys is not None:
             split = self._split(_join(keys).take(pa.array(order)))
             order = order[split.order]
-        return _Found(_join(rows).take(pa.array(order)), places[order], foreign, np.concatenate(filtered), split)
+        take = _take_of(_join(rows))
+        return _Found(order, places[order], take, None, foreign, np.concatenate(filtered), split)
 
     def _decode_alike(self, batch: RawBatch, number: int, missing: npt.NDArray[np.bool_] | None) -> _Found:
         """Decode a batch of one schema."""
@@ -186,8 +200,8 @@ class RangeDecoder:
             # The rows of each key come out next to each other, and none has to be picked out afterwards.
             split = self._split(wanted)
             order = kept[split.order]
-        rows = _fit(decoding.take(order), self._rows)
-        return _Found(rows, decoding.positions[order], bad, np.delete(decoding.positions, kept), split)
+        positions, filtered = decoding.positions[order], np.delete(decoding.positions, kept)
+        return _Found(order, positions, decoding.take, decoding, bad, filtered, split)
 
     def _choose(self, decoding: Decoding) -> tuple[_Ints, pa.RecordBatch | None]:
         """Return the numbers of the rows that the condition is true of, and their key columns, if there are any."""
@@ -211,6 +225,14 @@ class RangeDecoder:
 
 def _fit(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return rows if rows.schema.equals(schema) else fit_batch(rows, schema)
+
+
+def _take_of(rows: pa.RecordBatch) -> Callable[[_Ints], pa.RecordBatch]:
+    def take(numbers: _Ints) -> pa.RecordBatch:
+        taken: pa.RecordBatch = rows.take(pa.array(numbers))
+        return taken
+
+    return take
 
 
 def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:

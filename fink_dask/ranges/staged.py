@@ -134,7 +134,7 @@ def _select(decoded: SortedBatch, batch: RawBatch, rest: Remainder) -> SortedBat
     wanted = rest.is_wanted(batch.offsets)
     parts = []
     for directory, part in decoded.parts:
-        kept = part.filter(pa.array(rest.is_wanted(part["kafka_offset"].to_numpy())))
+        kept = part.filter(rest.is_wanted(part.offsets))
         if kept.num_rows:
             parts.append((directory, kept))
     bad = [(index, reason) for index, reason in decoded.bad if wanted[index]]

@@ -138,7 +138,7 @@ def _read(
         reasons = {int(batch.offsets[index]): reason for index, reason in decoded.bad}
         rows = {
             offset: part.take([row])  # a slice would hold the whole batch
-            for _, part in decoded.parts
+            for part in (each.batch() for _, each in decoded.parts)
             for row, offset in enumerate(part["kafka_offset"].to_pylist())
         }
         for offset, timestamp in list(zip(batch.offsets.tolist(), batch.timestamps_ms.tolist(), strict=True))[:left]:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.avro import columns as arena
+from fink_dask.avro.columns import Columns
 from fink_dask.avro.decoder import ColumnarDecoder, DecodedBatch
 from fink_dask.avro.kernels import decode, warm_up
 from fink_dask.avro.reference import FastavroDecoder
@@ -264,6 +265,34 @@ def test_any_rows_in_any_order_are_what_the_whole_has(
     some.validate(full=True)
     expected = FastavroDecoder(schema_of(raw)).decode([values[row] for row in wanted.tolist()])
     assert_same(expected, DecodedBatch(some, expected.positions, ()))
+
+
+@SETTINGS
+@given(batches(), st.data())
+def test_rows_of_many_batches_that_are_put_together_are_what_one_batch_would_have(
+    case: tuple[dict[str, object], list[object]], data: st.DataObject
+) -> None:
+    raw, rows = case
+    decoder = ColumnarDecoder(schema_of(raw))
+    values = [encode(raw, row) for row in rows for _ in range(3)]
+    several: list[Columns] = []
+    wanted: list[int] = []
+    for _ in range(data.draw(st.integers(1, 5))):
+        some = data.draw(st.lists(st.integers(0, len(values) - 1), max_size=12))
+        decoding = decoder.decode_joined(*joined(values))
+        if not several or data.draw(st.booleans()):
+            several.append(Columns(decoding.taker))
+        decoding.append(several[-1], np.array(some, np.int64), data.draw(st.sampled_from([0, 5000, 2**20])), 0.5)
+        wanted += some
+        if data.draw(st.booleans()):  # put aside on the disk, and brought back
+            several[-1].unpack(several[-1].pack().to_pybytes())
+    whole, *others = several
+    for other in others:
+        whole.extend(other, data.draw(st.sampled_from([0, 2**20])))
+    found = whole.batch()
+    found.validate(full=True)
+    expected = FastavroDecoder(schema_of(raw)).decode([values[row] for row in wanted])
+    assert_same(expected, DecodedBatch(found, expected.positions, ()))
 
 
 @pytest.mark.parametrize("kind", ["ztf-full", "lsst-full", "ztf-light"])

@@ -138,8 +138,8 @@ def _typed(outdir: Path) -> tuple[Ledger, pa.Table]:
     attempt.begin()
     with StagedWriter(attempt, file_schema, Origin(identity.topic, "", plan.ranges[0], plan.plan_id)) as writer:
         split = partitioning.split(rows)
-        for directory, part in split.slices(rows.take(pa.array(split.order)).select(file_schema.names)):
-            writer.write(directory, part)
+        for directory, here in split.slices():
+            writer.write(directory, rows.take(pa.array(split.order[here])).select(file_schema.names))
         writer.complete()
         files = writer.stage()
     marker = attempt.commit(Marker(plan.plan_id, plan.ranges[0], attempt.name, 4, 1, files))

@@ -108,16 +108,34 @@ def test_what_was_written_is_read_again_with_one_schema_in_all_files(tmp_path: P
 
 def test_rows_are_held_back_up_to_a_bound_only(tmp_path: Path) -> None:
     attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
+    batches = [make_batch(100 + 2000 * index, 2000) for index in range(10)]
     groups = {}
-    for bound in (1, 3000, 2**30):
+    for bound in (batches[0].nbytes, 3 * batches[0].nbytes, 2**30):
         with StagedWriter(attempt, SCHEMA, ORIGIN, prefix=f"{bound}-", buffer_bytes=bound) as writer:
-            for batch in BATCHES:
+            for batch in batches:
                 writer.write("", batch)
                 assert writer._waiting_bytes < bound
             (path,) = paths_of(attempt, finish(writer))
         groups[bound] = pq.read_metadata(path).num_row_groups
-    assert groups[1] == len(BATCHES)
-    assert len(BATCHES) > groups[3000] > groups[2**30] == 1
+        assert pq.ParquetFile(path).read().equals(pa.Table.from_batches(batches))
+    few, some, one = groups.values()
+    assert few > some > one == 1
+
+
+def test_what_files_say_of_their_row_groups_is_part_of_what_is_held_in_memory(tmp_path: Path) -> None:
+    schema = pa.schema([*(pa.field(f"column_{index}", pa.float64()) for index in range(300)), *KAFKA_FIELDS])
+    numbers = [np.random.default_rng(index).random(1000) for index in range(300)]
+    bound = 2**21
+    with StagedWriter(begin_attempt(tmp_path / "alerts", ORIGIN), schema, ORIGIN, buffer_bytes=bound) as writer:
+        for index in range(40):
+            places = [np.full(1000, 2, np.int32), np.arange(1000) + 1000 * index]
+            writer.write(f"key={index % 3}", pa.RecordBatch.from_arrays([*numbers, *places], schema=schema))
+            assert writer._waiting_bytes < bound
+        files = finish(writer)
+    found = [pq.read_metadata(writer._attempt.scratch / file.staged) for file in files]
+    assert [each.num_rows for each in found] == [14_000, 13_000, 13_000]
+    # Of 96 MB, row groups of at most 2 MB would be 46.
+    assert sum(each.num_row_groups for each in found) < 12
 
 
 def _write_one_by_one(attempt: Attempt, rows: int, keys: int, buffer_bytes: int) -> tuple[int, tuple[DataFile, ...]]:
@@ -150,18 +168,6 @@ def test_two_attempts_write_the_same_bytes_of_alerts_that_come_one_by_one(tmp_pa
         _write_one_by_one(begin_attempt(tmp_path / "alerts", ORIGIN), 500, 7, 2**20) for _ in range(2)
     )
     assert first == second
-
-
-def test_small_batches_do_not_make_small_row_groups(tmp_path: Path) -> None:
-    attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
-    with StagedWriter(attempt, SCHEMA, ORIGIN, buffer_bytes=60_000) as writer:
-        for batch in BATCHES:
-            for row in range(batch.num_rows):
-                writer.write("", batch.slice(row, 1))
-                assert len(writer._targets[""].waiting) < 10
-        (path,) = paths_of(attempt, finish(writer))
-    assert pq.read_metadata(path).num_row_groups == 1
-    assert pq.ParquetFile(path).read().to_pylist() == pa.Table.from_batches(BATCHES).to_pylist()
 
 
 def test_many_keys_do_not_make_row_groups_of_a_few_alerts_whose_footers_fill_the_memory(tmp_path: Path) -> None:
@@ -242,9 +248,10 @@ def test_an_attempt_that_fails_leaves_no_file_open_and_says_why(
     attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
 
     def fail() -> None:
-        with StagedWriter(attempt, SCHEMA, ORIGIN, buffer_bytes=1) as writer:
+        batch = make_batch(100, 5000)
+        with StagedWriter(attempt, SCHEMA, ORIGIN, buffer_bytes=batch.nbytes) as writer:
             for key in range(3):
-                writer.write(f"key={key}", BATCHES[0])
+                writer.write(f"key={key}", batch)
             assert process.num_fds() == before + 3
             raise ValueError("the cause")
 

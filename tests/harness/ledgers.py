@@ -105,8 +105,8 @@ def stage_range(attempt: Attempt, plan: Plan, offset_range: OffsetRange) -> Mark
         for start in range(0, len(alerts_of(offset_range)), 10):
             batch = rows_of(offset_range.partition, alerts_of(offset_range)[start : start + 10])
             split = partitioning.split(batch)
-            for directory, part in split.slices(batch.take(pa.array(split.order)).select(file_schema.names)):
-                data.write(directory, part)
+            for directory, here in split.slices():
+                data.write(directory, batch.take(pa.array(split.order[here])).select(file_schema.names))
         if bad:
             raw = join_records(bad, [-1] * len(bad), [b"?"] * len(bad), [b"k", *[None] * (len(bad) - 1)], Memory())
             reasons = [(index, "made up") for index in range(len(bad))]

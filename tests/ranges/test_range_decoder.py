@@ -204,11 +204,12 @@ def check(
         found = decoder.decode(join_records(offsets, [-1] * len(records), values, keys, memory))
         rows, bad, filtered = naively(records, identity, first)
 
-        directories = [directory for directory, _ in found.parts]
+        parts = [(directory, part.batch()) for directory, part in found.parts]
+        directories = [directory for directory, _ in parts]
         assert len(set(directories)) == len(directories)
-        assert all(part.schema.equals(decoder.file_schema) for _, part in found.parts)
-        assert all(part.num_rows for _, part in found.parts)
-        assert repr({directory: part.to_pylist() for directory, part in sorted(found.parts)}) == repr(
+        assert all(part.schema.equals(decoder.file_schema) for _, part in parts)
+        assert all(part.num_rows for _, part in parts)
+        assert repr({directory: part.to_pylist() for directory, part in sorted(parts)}) == repr(
             dict(sorted(rows.items()))
         )
         assert [index for index, _ in found.bad] == sorted(bad)
@@ -275,11 +276,12 @@ def test_in_a_batch_of_several_schemas_each_record_is_what_it_would_be_alone(
         decoder = RangeDecoder(versions, identity, partitioning, PARTITION)
         values, keys = [records[index].value for index in chosen], [records[index].key for index in chosen]
         found = decoder.decode(join_records(chosen, [-1] * len(chosen), values, keys, Memory()))
-        assert all(part.schema.equals(decoder.file_schema) for _, part in found.parts)
-        for _, part in found.parts:
+        parts = [(directory, part.batch()) for directory, part in found.parts]
+        assert all(part.schema.equals(decoder.file_schema) for _, part in parts)
+        for _, part in parts:
             part.validate(full=True)
         return (
-            {name: part.to_pylist() for name, part in found.parts},
+            {name: part.to_pylist() for name, part in parts},
             {chosen[at]: why for at, why in found.bad},
             {chosen[at] for at in found.filtered},
         )
@@ -365,7 +367,7 @@ def test_values_of_every_type_can_be_asked_of(where: str, is_wanted: Callable[[d
     identity = Identity("topic", "id", (), None, schema.fingerprint, "file", ("big",), where=where)
     decoder = RangeDecoder(Versions((schema,)), identity, resolve_partitioning((), None, schema.arrow), 0)
     found = decoder.decode(join_records(list(range(8)), [-1] * 8, values, [None] * 8, Memory()))
-    kept = [offset for _, part in found.parts for offset in part["kafka_offset"].to_pylist()]
+    kept = [offset for _, part in found.parts for offset in part.batch()["kafka_offset"].to_pylist()]
     assert kept == [number for number, row in enumerate(TYPED_ROWS) if is_wanted(row)]
     assert kept
     assert sorted([*kept, *found.filtered.tolist()]) == list(range(8))
