@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-KAFKA_VERSION = "4.1.0"
-#: Kafka 4 brokers need at least this Java: https://kafka.apache.org/41/documentation.html#java
+KAFKA_VERSION = "4.3.0"
+#: Kafka 4 brokers need at least this Java: https://kafka.apache.org/43/documentation.html#java
 JAVA_VERSION = 17
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +52,7 @@ class HarnessError(RuntimeError):
 def ensure_kafka_jars() -> Path:
     """Return the folder of Kafka's jars, downloaded first where it is not there.
 
-    The folder is ``kafka-4.1.0/lib`` below ``.cache`` in the project, or below ``$FINK_DASK_TEST_CACHE``. It appears
+    The folder is ``kafka-4.3.0/lib`` below ``.cache`` in the project, or below ``$FINK_DASK_TEST_CACHE``. It appears
     by one rename, so it is complete or absent. A Java that can run the jars is made sure of as well.
 
     Returns: A folder that holds the broker's class path.

@@ -221,7 +221,7 @@ def install_tool(folder: Path, name: str, script: str, monkeypatch: pytest.Monke
 MAVEN = """
 echo run >> "$(dirname "$0")/runs"
 for word; do case $word in -DoutputDirectory=*) out=${word#*=};; esac; done
-mkdir -p "$out" && touch "$out/kafka-clients-4.1.0.jar"
+mkdir -p "$out" && touch "$out/kafka-clients-4.3.0.jar"
 """
 
 
@@ -233,7 +233,7 @@ def test_a_broken_download_is_not_taken_for_kafka(
     for _ in range(2):
         with pytest.raises(HarnessError, match="no route to host"):
             ensure_kafka_jars()
-        assert [path.name for path in (empty_cache / "kafka-4.1.0").iterdir()] == ["lock"]
+        assert [path.name for path in (empty_cache / "kafka-4.3.0").iterdir()] == ["lock"]
 
 
 def test_test_runs_that_start_together_download_once(
@@ -243,7 +243,7 @@ def test_test_runs_that_start_together_download_once(
     install_tool(tmp_path / "bin", "mvn", MAVEN + f'touch "$out/{kafka_install.MAIN_JAR}"', monkeypatch)
     with ThreadPoolExecutor(4) as pool:
         libs = {future.result() for future in [pool.submit(ensure_kafka_jars) for _ in range(4)]}
-    assert libs == {empty_cache / "kafka-4.1.0" / "lib"}
+    assert libs == {empty_cache / "kafka-4.3.0" / "lib"}
     assert (tmp_path / "bin" / "runs").read_text() == "run\n"
 
 
