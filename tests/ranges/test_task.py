@@ -16,6 +16,7 @@ import pytest
 
 from fink_dask.cluster.local import local_cluster
 from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsError
+from fink_dask.kafka import reader
 from fink_dask.kafka.line import Line
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.summary import summarise
@@ -69,6 +70,18 @@ def test_a_loop_and_dask_write_byte_identical_datasets(kafka: Any, topic_name: s
     assert summarise(dasked[0].settings.ledger).summary.alerts == 3000
     assert digests(tmp_path / "loop") == digests(tmp_path / "dask")
     assert len(digests(tmp_path / "loop")) == 30
+
+
+def test_records_that_come_as_messages_and_from_a_queue_write_byte_identical_datasets(
+    kafka: Any, topic_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 1500, partitions=2)
+    for way, least in (("messages", 2**62), ("queue", 0)):
+        monkeypatch.setattr(reader, "QUEUE_BYTES", least)
+        transfer_all(
+            plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / way, partitionby=("time",), batchsize=77)
+        )
+    assert digests(tmp_path / "messages") == digests(tmp_path / "queue") != {}
 
 
 @pytest.mark.parametrize("step", STEPS)
