@@ -30,7 +30,7 @@ from tests.avro.strategies import batches, encode
 from tests.harness.examples import examples
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = examples(150)
+SETTINGS = examples(75)
 
 
 def schema_of(raw: object) -> AvroSchema:

@@ -12,7 +12,7 @@ from fink_dask.avro.schema import parse_schema
 from tests.avro.strategies import batches, encode, laid_out
 from tests.harness.examples import examples
 
-QUICK = examples(120)
+QUICK = examples(60)
 TWO_TO_62 = b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f"
 
 

@@ -143,7 +143,7 @@ def test_there_are_no_more_than_so_many_and_none_grows_without_bound() -> None:
 CHOSEN = st.lists(st.tuples(st.sampled_from([V1, V2, V3]), st.integers(0, 50)), max_size=12)
 
 
-@examples(60)
+@examples(30)
 @given(
     st.lists(st.tuples(st.sampled_from([V1, V2, V3]), st.integers(0, 50)), max_size=12), st.permutations([V1, V2, V3])
 )

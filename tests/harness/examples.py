@@ -16,5 +16,5 @@ def examples(count: int) -> settings:
 
 
 # For tests that do not say how many.
-settings.register_profile("tests", examples(100))
+settings.register_profile("tests", examples(50))
 settings.load_profile("tests")

@@ -61,7 +61,7 @@ def _bring_to(ledger: Ledger, offset_range: OffsetRange, state: str) -> None:
         late.commit(stage_range(late, plan, offset_range))
 
 
-@examples(40)
+@examples(20)
 @given(st.lists(st.sampled_from(STATES), min_size=len(RANGES), max_size=len(RANGES)))
 def test_a_ledger_in_any_state_is_rolled_forward_to_what_was_committed(states: list[str]) -> None:
     with tempfile.TemporaryDirectory() as directory:

@@ -157,7 +157,7 @@ COLUMNS: list[tuple[str, ...] | None] = [None, ("id", "fid")]
 SOURCES = ["file", "record key"]
 
 
-@examples(300)
+@examples(150)
 @given(
     batches=BATCHES,
     partitionby=st.sampled_from(PARTITIONBY),
@@ -258,7 +258,7 @@ MIXED = st.lists(
 )
 
 
-@examples(300)
+@examples(150)
 @given(
     records=MIXED,
     partitionby=st.sampled_from(PARTITIONBY),

@@ -320,7 +320,7 @@ TABLES = st.lists(
 )
 
 
-@examples(400)
+@examples(200)
 @given(CONDITIONS, TABLES)
 def test_a_condition_means_what_it_means_in_plain_python(text: str, table: list[tuple[Any, ...]]) -> None:
     names = {"x": pa.float64(), "y": pa.int32(), "name": pa.string(), "ok": pa.bool_()}
@@ -333,7 +333,7 @@ def test_a_condition_means_what_it_means_in_plain_python(text: str, table: list[
     assert bind_condition(str(tree), batch.schema).is_true(batch).tolist() == expected
 
 
-@examples(300)
+@examples(150)
 @given(st.text(alphabet="ab.`'\"\\()[],<>=!+-*/ 019eéornotisnullin\n", max_size=40))
 def test_any_text_is_a_condition_or_one_line(text: str) -> None:
     schema = pa.schema({"a": pa.float64(), "b": pa.bool_()})
