@@ -31,7 +31,7 @@ pytest_plugins = [
 ]
 
 #: The fixtures that start one.
-_BROKERS = {"kafka", "private_kafka", "secure", "kafka_cluster"}
+_BROKERS = {"kafka", "private_kafka", "unused_kafka", "secure", "kafka_cluster", "shared_far"}
 #: Their tests end processes, not machines: what an fsync is for is tried by test_power_cut.py on a trace.
 _WITHOUT_FSYNC = {"store", "ledger", "dataset", "compaction"}
 

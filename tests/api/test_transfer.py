@@ -187,9 +187,9 @@ def test_a_notebook_shows_a_bar_and_goes_on_with_what_is_there(
 
 
 def test_the_workers_of_a_client_do_the_work_and_it_stays_open(
-    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, capsys: pytest.CaptureFixture[str], dask_scheduler: str
 ) -> None:
-    with Client(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
+    with Client(dask_scheduler) as client:
         done = fink_dask.transfer(topic, tmp_path / "found", kafka.bootstrap_servers, columns=["objectId", "magpsf"])
         assert f"Dask dashboard: {client.dashboard_link.removesuffix('/status')}" in capsys.readouterr().err
         assert done.dataset.schema.names == ["magpsf", "objectId", "kafka_partition", "kafka_offset"]

@@ -8,7 +8,7 @@ import re
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from fink_dask.settings import KafkaSettings
 from fink_dask.units import duration_words, printable
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import PROGRAM, environment, run_cli
+from tests.harness.kafka import KafkaBroker
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import fill_topic, wait_for
 from tests.harness.producer import produce
@@ -138,12 +139,20 @@ def test_the_lag_is_that_of_the_users_group(kafka: Any, held: str, tmp_path: Pat
     assert f"consumer group {group}" in table.stdout
 
 
-def test_a_group_on_a_broker_that_has_never_seen_one_is_no_crash(private_kafka: Callable[..., Any]) -> None:
-    broker = private_kafka()
-    create_topic(broker.bootstrap_servers, "ftransfer_ztf_2026-11-01_1", 2)
+@pytest.fixture(scope="module")
+def unused_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """Yield a Kafka that nobody has asked anything yet; the second test that it is for does not mind the first."""
+    broker = KafkaBroker(tmp_path_factory.mktemp("broker"))
+    broker.start()
+    yield broker
+    broker.discard()
+
+
+def test_a_group_on_a_broker_that_has_never_seen_one_is_no_crash(unused_kafka: KafkaBroker) -> None:
+    create_topic(unused_kafka.bootstrap_servers, "ftransfer_ztf_2026-11-01_1", 2)
     # The first question makes the broker appoint coordinators, which end an admin client of librdkafka that asks.
     for number in range(5):
-        found = look(broker, "--group-id", f"group-{number}")
+        found = look(unused_kafka, "--group-id", f"group-{number}")
         assert found["ftransfer_ztf_2026-11-01_1"]["lag"] is None
 
 
@@ -190,22 +199,21 @@ def test_a_broker_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert "no answer from Kafka" in result.stderr.strip().splitlines()[-1]
 
 
-def test_many_topics_are_all_looked_at(private_kafka: Callable[..., Any]) -> None:
-    broker = private_kafka()
-    admin = AdminClient(client_config(broker.bootstrap_servers))
+def test_many_topics_are_all_looked_at(unused_kafka: KafkaBroker) -> None:
+    admin = AdminClient(client_config(unused_kafka.bootstrap_servers))
     names = [f"ftransfer_lsst_2026-11-01_{number}" for number in range(30)]
     for future in admin.create_topics([NewTopic(name, 10, 1) for name in names], operation_timeout=120).values():
         future.result(150)
     # The broker says that they are made some seconds before it knows them all, and leads their 300 partitions.
-    arguments = ["topics", "--json", "--bootstrap-servers", broker.bootstrap_servers]
+    arguments = ["topics", "--json", "--bootstrap-servers", unused_kafka.bootstrap_servers, "ftransfer_lsst_*"]
 
     def is_ready() -> bool:
         said = run_cli(*arguments)
         return said.returncode == 0 and len(json.loads(said.stdout)["topics"]) == len(names)
 
     wait_for(is_ready, "the partitions to have leaders")
-    produce(broker.bootstrap_servers, names[7], [b"x"] * 5)
-    found = look(broker, "ftransfer_lsst_*", "--group-id", "nobody")
+    produce(unused_kafka.bootstrap_servers, names[7], [b"x"] * 5)
+    found = look(unused_kafka, "ftransfer_lsst_*", "--group-id", "nobody")
     assert len(found) == 30
     assert {topic["partitions"] for topic in found.values()} == {10}
     assert found[names[7]]["offsets"] == 5

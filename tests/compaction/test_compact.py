@@ -183,13 +183,14 @@ def _compact_until(count: int, source: Ledger, target: Ledger) -> bool:
 
 
 @IN_A_SEASON_OR_NOT
+@pytest.mark.parametrize("every", [13, pytest.param(3, marks=pytest.mark.kills)])
 def test_no_power_cut_after_a_kill_and_a_second_run_leaves_a_dataset_that_is_not_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_of_season: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_of_season: bool, every: int
 ) -> None:
     """What the run that was killed had not brought to the disk, the next one must: it can't tell the two apart."""
     monkeypatch.setattr(lease, "_is_alive", lambda path, now: False)  # it is this process that was killed
     source = _source(tmp_path / "alerts")
-    for killed_after in range(20, 1000, 7):
+    for killed_after in range(20, 1000, every):
         root = tmp_path / str(killed_after)
         root.mkdir()
         target = Ledger(root / name, is_of_season)
