@@ -54,15 +54,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Results(Path(os.environ[FILE]), json.loads(os.environ[ROUND])), "results")
 
 
-def collect(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """List the tests of each file."""
+def collect(arguments: Sequence[str]) -> list[str]:
+    """List the tests."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", *arguments]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    found: dict[str, list[str]] = defaultdict(list)
-    for line in said.splitlines():
-        if "::" in line:
-            found[line.partition("::")[0]].append(line)
-    return found
+    return [line for line in said.splitlines() if "::" in line]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -88,27 +84,32 @@ def busy_processes(count: int) -> Iterator[None]:
             process.wait()
 
 
-def run(tests: dict[str, list[str]], times: int, busy: int, path: Path) -> None:
-    """Run what has no result yet, a file after the other; the rounds beside busy processes come first."""
+def run(tests: list[str], times: int, busy: int, path: Path) -> None:
+    """Run what has no result yet, a round after the other; those beside busy processes come first."""
     for number in range(1, times + 1):
         is_busy = number <= busy
         done = {line["test"] for line in read(path) if line["round"] == number}
-        for names in tests.values():
-            if left := [name for name in names if name not in done]:
-                env = {**os.environ, FILE: str(path), ROUND: json.dumps({"round": number, "busy": is_busy})}
-                with busy_processes(2 if is_busy else 0):
-                    quietly = ["-q", "-p", "no:cacheprovider", "-p", "tests.repeat", "--no-header"]
-                    subprocess.run([sys.executable, "-m", "pytest", *quietly, *left], cwd=ROOT, env=env, check=False)
+        if left := [name for name in tests if name not in done]:
+            env = {**os.environ, FILE: str(path), ROUND: json.dumps({"round": number, "busy": is_busy})}
+            with busy_processes(2 if is_busy else 0):
+                quietly = ["-q", "-p", "no:cacheprovider", "-p", "tests.repeat", "--no-header"]
+                subprocess.run([sys.executable, "-m", "pytest", *quietly, *left], cwd=ROOT, env=env, check=False)
 
 
-def summarise(tests: dict[str, list[str]], times: int, path: Path) -> int:
-    """Say what has failed, and what has no result; returns the exit status."""
-    results = [line for line in read(path) if line["round"] <= times]
+def summarise(tests: list[str], times: int, path: Path) -> int:
+    """Say how often the tests of each folder ran, what has failed, and what has no result; returns the exit status."""
+    wanted = {(name, number) for name in tests for number in range(1, times + 1)}
+    results = [line for line in read(path) if (line["test"], line["round"]) in wanted]
     failures = Counter((line["test"], line["busy"]) for line in results if line["outcome"] == "failed")
-    wanted = {(name, number) for names in tests.values() for name in names for number in range(1, times + 1)}
+    folders: dict[str, Counter[str]] = defaultdict(Counter)
+    for line in results:
+        folder = folders[line["test"].partition("::")[0].rpartition("/")[0]]
+        folder.update({"runs": 1, "busy": line["busy"], "failed": line["outcome"] == "failed"})
+    for name, count in sorted(folders.items()):
+        print(f"{name}: {count['runs']} runs, {count['busy']} beside busy processes, {count['failed']} failed")
+    for (name, is_busy), number in failures.most_common():
+        print(f"{number} failed{' beside busy processes' if is_busy else ''}: {name}")
     missing = wanted - {(line["test"], line["round"]) for line in results}
-    for (name, is_busy), count in failures.most_common():
-        print(f"{count} failed{' beside busy processes' if is_busy else ''}: {name}")
     print(f"{len(wanted) - len(missing)} of {len(wanted)} runs have a result, {failures.total()} of them failed")
     return int(bool(missing or failures))
 
