@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -24,29 +25,17 @@ TARGETS = {
 }
 SAMPLE = "sample"
 #: What the guarantee rests on comes first, so that a run that is cut off has reached it; then what starts commands.
-#: What is left needs no process: it fills the time of whoever has nothing long to do at the end.
+#: What is left needs no process: it fills the time of whoever has nothing long to do at the end. Folders beside each
+#: other take turns, a file each: while the tests of one wait, those of the other have something to do.
 FIRST = (
-    "faults",
-    "cluster",
-    "following",
-    "running",
-    "ranges",
-    "planning",
-    "ledger",
-    "kafka",
-    "verifying",
-    "compaction",
-    "store",
-    "docs",
-    "cli",
-    "lightcurves",
-    "api",
-    "readers",
-    "export",
-    "joining",
-    "harness",
-    "dataset",
-    "report",
+    ("faults", "cluster"),
+    ("following", "ranges", "running"),
+    ("kafka", "ledger", "planning"),
+    ("verifying", "compaction", "store"),
+    ("docs", "cli"),
+    ("lightcurves", "api"),
+    ("readers", "export", "joining"),
+    ("harness", "dataset", "report"),
 )
 _EVERYDAY, _ALL = "test", "all"
 
@@ -79,13 +68,28 @@ def target_of(item: pytest.Item) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what another target runs, when everybody has set his markers; order what is left."""
     if not any(".py" in argument for argument in config.args):  # files that are named have an order
-        items.sort(key=lambda item: FIRST.index(name) if (name := item.path.parent.name) in FIRST else len(FIRST))
+        items.sort(key=_turns(items))
     wanted = config.getoption("--target")
     if wanted == _ALL or _names_tests(config.args):
         return
     kept = [item for item in items if target_of(item) == wanted]
     config.hook.pytest_deselected(items=[item for item in items if target_of(item) != wanted])
     items[:] = kept
+
+
+def _turns(items: Sequence[pytest.Item]) -> Callable[[pytest.Item], tuple[int, int]]:
+    """Say when each test has its turn: with its folder, after as many files of it as of those beside it."""
+    rank = {name: number for number, names in enumerate(FIRST) for name in names}
+    folders: dict[Path, dict[Path, int]] = {}
+    for item in items:
+        files = folders.setdefault(item.path.parent, {})
+        files.setdefault(item.path, len(files))
+
+    def turn(item: pytest.Item) -> tuple[int, int]:
+        folder = item.path.parent
+        return rank.get(folder.name, len(FIRST)), folders[folder][item.path]
+
+    return turn
 
 
 def _names_tests(arguments: Sequence[str]) -> bool:
