@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import click
 import pytest
 
-from fink_dask.cli.output import print_json, say
+from fink_dask.cli.output import fold, print_json, say
+from fink_dask.cli.several import print_table
+from fink_dask.ledger.summary import Summary
 from tests.harness.terminal import Terminal
 
 LINES = (
@@ -46,3 +49,42 @@ def test_json_has_no_number_that_json_does_not_know(capsys: pytest.CaptureFixtur
     print_json({"values": [1.5, float("nan"), {"inside": (float("inf"), -float("inf"), 2)}]})
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert found["values"] == [1.5, None, {"inside": [None, None, 2]}]
+
+
+NIGHTS = ("ftransfer_ztf_2026-02-24_123456", "ftransfer_ztf_2026-02-25_200101")
+
+
+def test_the_table_of_a_full_night_is_aligned_and_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table([Summary(name, "complete", alerts=3_900_000 * n, files=30) for n, name in enumerate(NIGHTS)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines[0]) <= 80
+    assert lines[-1].split() == ["2", "topics", "complete", "3,900,000", "0", "0", "60"]
+
+
+LINE = (
+    "ok    topic        ftransfer_ztf_2026-02-24_123456789 holds 620 alerts in 4 partitions; Kafka may begin to remove"
+)
+
+
+class Screen(io.StringIO):
+    """What says that it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_a_line_breaks_between_words_on_a_terminal_of_any_width_and_loses_none(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = fold(LINE, Screen(), 19).splitlines()
+    assert " ".join(" ".join(lines).split()) == " ".join(LINE.split())
+    assert all(line.startswith(" " * 19) for line in lines[1:])
+    longest = max(map(len, LINE.split()))
+    assert all(len(line) <= max(width, 19 + longest) for line in lines)
+
+
+def test_a_program_gets_a_whole_line() -> None:
+    assert fold(LINE, io.StringIO(), 19) == LINE
