@@ -89,15 +89,15 @@ class ObjectPath(PurePosixPath):
         """The prefixes above it in the bucket, the nearest first."""
         return tuple(type(self)(*self.parts[:length]) for length in range(len(self.parts) - 1, 2, -1))
 
-    def resolve(self, strict: bool = False) -> ObjectPath:
+    def resolve(self) -> ObjectPath:
         """Return itself: there are no links."""
         return self
 
-    def exists(self, *, follow_symlinks: bool = True) -> bool:
+    def exists(self) -> bool:
         """Tell whether there is an object of this name, or any below it."""
         return self.is_file() or self.is_dir()
 
-    def is_file(self, *, follow_symlinks: bool = True) -> bool:
+    def is_file(self) -> bool:
         """Tell whether there is an object of this name."""
         try:
             self.bucket.head(self.key)
@@ -105,7 +105,7 @@ class ObjectPath(PurePosixPath):
             return False
         return True
 
-    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+    def is_dir(self) -> bool:
         """Tell whether there is any object below this name."""
         return next(self.bucket.below(self.key), None) is not None
 
@@ -113,7 +113,7 @@ class ObjectPath(PurePosixPath):
         """Return False."""
         return False
 
-    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+    def stat(self) -> os.stat_result:
         """Say how large an object is, and when it was written by the store's clock."""
         found = self.bucket.head(self.key)
         times = (found.modified,) * 3
@@ -133,11 +133,11 @@ class ObjectPath(PurePosixPath):
         """List all objects below this name, with their sizes in bytes."""
         return {self._at(found.key).as_path: found.size for found in self.bucket.below(self.key)}
 
-    def glob(self, pattern: str, **_: Any) -> Iterator[ObjectPath]:
+    def glob(self, pattern: str) -> Iterator[ObjectPath]:
         """Yield what is directly below this name and matches a pattern."""
         return (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
-    def rglob(self, pattern: str, **_: Any) -> Iterator[ObjectPath]:
+    def rglob(self, pattern: str) -> Iterator[ObjectPath]:
         """Yield the objects below this name that match a pattern."""
         paths = (self._at(found.key) for found in self.bucket.below(self.key))
         return (path for path in paths if fnmatch.fnmatchcase(path.name, pattern))
@@ -146,11 +146,11 @@ class ObjectPath(PurePosixPath):
         """Read the object."""
         return self.bucket.get(self.key)
 
-    def read_text(self, *_: Any, **__: Any) -> str:
+    def read_text(self) -> str:
         """Read the object as text in UTF-8."""
         return self.read_bytes().decode()
 
-    def open(self, mode: str = "r", buffering: int = -1, *_: Any, **__: Any) -> Any:
+    def open(self, mode: str = "r", buffering: int = -1) -> Any:
         """Open the object for reading its bytes."""
         if mode != "rb":
             raise ValueError(f"an object can't be opened as {mode!r}")
@@ -162,7 +162,7 @@ class ObjectPath(PurePosixPath):
         self.bucket.put(self.key, bytes(data))
         return len(data)
 
-    def write_text(self, data: str, *_: Any, **__: Any) -> int:
+    def write_text(self, data: str) -> int:
         """Write the object as text in UTF-8."""
         return self.write_bytes(data.encode())
 

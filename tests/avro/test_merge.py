@@ -144,9 +144,7 @@ CHOSEN = st.lists(st.tuples(st.sampled_from([V1, V2, V3]), st.integers(0, 50)), 
 
 
 @examples(30)
-@given(
-    st.lists(st.tuples(st.sampled_from([V1, V2, V3]), st.integers(0, 50)), max_size=12), st.permutations([V1, V2, V3])
-)
+@given(CHOSEN, st.permutations([V1, V2, V3]))
 def test_rows_in_the_columns_of_all_are_the_rows_with_nulls(chosen: Any, order: Any) -> None:
     versions = of(*order)
     for raw in (V1, V2, V3):

@@ -18,7 +18,6 @@ from tests.harness.batch import Daemons, ensure_packages, run
 from tests.harness.kafka_install import HarnessError
 
 _CLONE_NEWNET = 0x40000000
-_READY_TIMEOUT_S = 20
 #: A private network that is nowhere but between these hosts.
 _NETWORK = "10.77.0"
 

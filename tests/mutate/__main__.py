@@ -20,7 +20,6 @@ from tests.mutate.rooms import AREAS, COMPILED, EQUIVALENT, LIBRARIES, WITH_KAFK
 from tests.mutate.session import SURVIVED, Result, Session, choose
 
 _ROOT = Path(__file__).resolve().parents[2]
-_FOLDER = _ROOT / "build" / "mutate"
 #: What a change that breaks loose may take of the machine.
 _MEMORY_BYTES, _FILE_BYTES = 12 * 2**30, 2**32
 
