@@ -28,9 +28,9 @@ from fink_dask.avro.evolution import Versions
 from fink_dask.avro.files import read_schema_file
 from fink_dask.avro.schema import parse_schema
 from fink_dask.cluster.existing import workers_of
-from fink_dask.dataset.columns import file_schema
 from fink_dask.dataset.formats import KAFKA_FIELDS
 from fink_dask.dataset.partitioning import Partitioning
+from fink_dask.dataset.schema_versions import file_schema
 from fink_dask.errors import BrokerError, CrowdedLineError, SchemaError, SettingsError, parameter
 from fink_dask.kafka.connection import ConnectionPool
 from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, open_inspector

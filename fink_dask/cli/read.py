@@ -63,8 +63,8 @@ def lines_of(outdir: Path, place: str, reader: str | None = None, unique: bool =
     `place`: what to call it in the lines.
     Raises LedgerError if there is no dataset, or no alert in it.
     """
-    from fink_dask.dataset.columns import known_versions
     from fink_dask.dataset.read import open_dataset
+    from fink_dask.dataset.schema_versions import known_versions
     from fink_dask.dataset.season import TOPIC
     from fink_dask.errors import LedgerError
     from fink_dask.ledger.outdir import find_datasets

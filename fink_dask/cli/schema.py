@@ -85,7 +85,7 @@ _PLACES = {"schema topic": "its schema topic", "record key": "the keys of its re
 
 def _print_arrow(found: FoundSchemas, identity: Identity) -> None:
     """Print the columns of the files that a transfer without partition columns writes."""
-    from fink_dask.dataset.columns import file_schema, partitioning_of
+    from fink_dask.dataset.schema_versions import file_schema, partitioning_of
 
     columns = file_schema(found.versions, identity, partitioning_of(identity, found.versions))
     if len(found.versions.schemas) > 1:

@@ -22,9 +22,9 @@ from fink_dask.compaction.merge import (
     merge_group,
 )
 from fink_dask.compaction.workspace import Workspace, is_settled, read_compaction
-from fink_dask.dataset.columns import check_is_parquet, dataset_schema
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.presence import check_files
+from fink_dask.dataset.schema_versions import check_is_parquet, dataset_schema
 from fink_dask.errors import LedgerError, SettingsError, StorageError
 from fink_dask.ledger.commit import Step, published
 from fink_dask.ledger.lease import Lease, hold_lease, is_held

@@ -13,7 +13,7 @@ from fink_dask.compaction.compact import Caller, Compacted, compact_dataset
 from fink_dask.compaction.groups import Form
 from fink_dask.compaction.merge import Elsewhere, check_identifier
 from fink_dask.compaction.workspace import is_settled
-from fink_dask.dataset.columns import dataset_schema
+from fink_dask.dataset.schema_versions import dataset_schema
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, StorageError
 from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import Ledger

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from fink_dask.compaction.groups import Compaction, Group
 from fink_dask.compaction.merge import Merged
-from fink_dask.dataset.columns import copy_versions
+from fink_dask.dataset.schema_versions import copy_versions
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, OffsetRange, merge, total
 from fink_dask.ledger.commit import Step

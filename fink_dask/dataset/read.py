@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from fink_dask.avro.evolution import Versions
-from fink_dask.dataset.columns import check_is_parquet, file_schema, known_versions, partitioning_of
 from fink_dask.dataset.formats import reading
 from fink_dask.dataset.presence import missing_error
+from fink_dask.dataset.schema_versions import check_is_parquet, file_schema, known_versions, partitioning_of
 from fink_dask.dataset.season import TOPIC, unite
 from fink_dask.dataset.surveys import Fields, find_fields
 from fink_dask.dataset.unique import is_first

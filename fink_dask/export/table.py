@@ -16,10 +16,10 @@ import pyarrow.dataset as ds
 from fink_dask.avro.evolution import near_column
 from fink_dask.avro.fields import Field, fields_of
 from fink_dask.avro.schema import field_type, is_single_value
-from fink_dask.dataset.columns import known_versions
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.partitioning import column_of
 from fink_dask.dataset.read import open_dataset
+from fink_dask.dataset.schema_versions import known_versions
 from fink_dask.errors import LedgerError, SettingsError, parameter
 from fink_dask.export.formats import FORMATS, Column
 from fink_dask.ledger.ledger import storage_error

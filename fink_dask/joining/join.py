@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 from fink_dask.avro.evolution import Versions
 from fink_dask.avro.predictions import COLUMN, COMMON, with_predictions
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.dataset.columns import file_schema, known_versions, partitioning_of
 from fink_dask.dataset.formats import Origin, why_unreadable
 from fink_dask.dataset.presence import check_file
 from fink_dask.dataset.read import open_dataset
+from fink_dask.dataset.schema_versions import file_schema, known_versions, partitioning_of
 from fink_dask.dataset.writer import StagedWriter
 from fink_dask.errors import InterruptedTransferError, LedgerError
 from fink_dask.kafka.offsets import OffsetRange

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fink_dask.avro.framing import NONE, PREDICTION, Framing
-from fink_dask.dataset.columns import reconcile_versions
+from fink_dask.dataset.schema_versions import reconcile_versions
 from fink_dask.errors import BrokerError, LedgerError, parameter
 from fink_dask.kafka.inspect import Inspector, Sample
 from fink_dask.kafka.offsets import OffsetRange

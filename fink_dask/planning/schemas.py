@@ -22,8 +22,8 @@ from fink_dask.avro.framing import (
 )
 from fink_dask.avro.predictions import SCHEMA
 from fink_dask.avro.schema import AvroSchema, field_type, parse_schema
-from fink_dask.dataset.columns import add_version, known_identities, known_versions, partitioning_of
 from fink_dask.dataset.partitioning import Partitioning
+from fink_dask.dataset.schema_versions import add_version, known_identities, known_versions, partitioning_of
 from fink_dask.errors import BrokerError, LedgerError, MissingSchemaError, SchemaError, SettingsError, parameter
 from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, TopicDescription
 from fink_dask.kafka.offsets import Interval

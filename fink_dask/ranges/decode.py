@@ -19,9 +19,9 @@ from fink_dask.avro.evolution import Versions, covering, fit_batch, project
 from fink_dask.avro.framing import NONE, Framing, hint
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.batches import RawBatch
-from fink_dask.dataset.columns import file_schema, known_versions, planned_versions, register
 from fink_dask.dataset.formats import KAFKA_FIELDS, RAW_SCHEMA
 from fink_dask.dataset.partitioning import Partitioning, Split
+from fink_dask.dataset.schema_versions import file_schema, known_versions, planned_versions, register
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.ledger import Ledger

@@ -25,9 +25,9 @@ from fink_dask.avro.framing import Framing
 from fink_dask.avro.reference import FastavroDecoder
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.batches import RawBatch
-from fink_dask.dataset.columns import known_versions, partitioning_of
 from fink_dask.dataset.formats import KAFKA_FIELDS, format_of
 from fink_dask.dataset.quarantine import read_quarantine
+from fink_dask.dataset.schema_versions import known_versions, partitioning_of
 from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.connection import Connection, open_glimpse
 from fink_dask.kafka.inspect import Inspector, TopicDescription, is_other_topic

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fink_dask.dataset.columns import check_schemas
 from fink_dask.dataset.formats import UNREADABLE, Offsets, Origin, format_of, why_unreadable
 from fink_dask.dataset.presence import (
     SharedPlaces,
@@ -17,6 +16,7 @@ from fink_dask.dataset.presence import (
     unmarked_ranges,
     without_revision,
 )
+from fink_dask.dataset.schema_versions import check_schemas
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval
 from fink_dask.ledger.commit import destinations, staging_of

@@ -12,10 +12,10 @@ from fink_dask.avro.reference import Transcoder
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.walk import RecordError
 from fink_dask.batches import Memory, join_records
-from fink_dask.dataset.columns import known_versions, partitioning_of, planned_versions, register
 from fink_dask.dataset.formats import Origin
 from fink_dask.dataset.presence import check_file
 from fink_dask.dataset.quarantine import read_quarantine
+from fink_dask.dataset.schema_versions import known_versions, partitioning_of, planned_versions, register
 from fink_dask.errors import LedgerError, SchemaError, parameter
 from fink_dask.ledger.commit import Attempt, roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease

@@ -13,7 +13,7 @@ from fink_dask.compaction.groups import FILE_BYTES
 from fink_dask.compaction.workspace import read_compaction
 from fink_dask.dashboard.plugin import page_link
 from fink_dask.dashboard.reporter import Reporter
-from fink_dask.dataset.columns import mend_versions, partitioning_of, planned_versions
+from fink_dask.dataset.schema_versions import mend_versions, partitioning_of, planned_versions
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.inspect import TopicDescription, is_other_topic, open_inspector
 from fink_dask.kafka.offsets import OffsetRange, total

@@ -23,9 +23,9 @@ from fink_dask.avro.schema import parse_schema
 from fink_dask.compaction.compact import Caller, Compacted, compact_dataset
 from fink_dask.compaction.groups import Form, RangeIndex, make_groups
 from fink_dask.compaction.merge import find_duplicates
-from fink_dask.dataset.columns import known_versions, register
 from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.presence import check_files
+from fink_dask.dataset.schema_versions import known_versions, register
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, StorageError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger import lease

@@ -12,8 +12,14 @@ import pytest
 
 from fink_dask.avro.evolution import Versions
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.dataset.columns import dataset_schema, known_versions, partitioning_of, reconcile_versions, register
 from fink_dask.dataset.partitioning import Partitioning, PartitionSource
+from fink_dask.dataset.schema_versions import (
+    dataset_schema,
+    known_versions,
+    partitioning_of,
+    reconcile_versions,
+    register,
+)
 from fink_dask.errors import LedgerError, SchemaError, SettingsError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import Ledger

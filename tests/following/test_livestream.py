@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fink_dask.dataset.columns import dataset_schema
 from fink_dask.dataset.quarantine import read_quarantine
+from fink_dask.dataset.schema_versions import dataset_schema
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker
 from tests.harness.cli import run_cli, transfer_arguments

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.avro.schema import parse_schema
-from fink_dask.dataset.columns import dataset_schema, known_versions
 from fink_dask.dataset.partitioning import NULL_KEY
+from fink_dask.dataset.schema_versions import dataset_schema, known_versions
 from fink_dask.errors import InterruptedTransferError, SettingsError
 from fink_dask.kafka.inspect import open_inspector
 from fink_dask.ledger.commit import roll_forward
