@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from fink_dask.kafka.confluent import Consumer, KafkaError, client_library
+from fink_dask.kafka.confluent import Consumer, KafkaError, client_library, librdkafka_version
 from fink_dask.kafka.offsets import Interval
 from fink_dask.kafka.records import RecordAccumulator
 
@@ -49,7 +49,7 @@ class _Library:
         pointer, text = ctypes.c_void_p, ctypes.c_char_p
         # It is loaded already, and what it was linked with is searched as well.
         self._loaded = ctypes.CDLL(path)
-        self.version = self._find("version", ctypes.c_int)
+        self.version = self._find("version_str", text)
         self.opaque = self._find("opaque", pointer, pointer)
         self.partition_queue = self._find("queue_get_partition", pointer, pointer, text, ctypes.c_int32)
         self.consumer_queue = self._find("queue_get_consumer", pointer, pointer)
@@ -73,14 +73,14 @@ class _Library:
 @cache
 def _library() -> _Library | None:
     """Return confluent-kafka's own librdkafka; None where this is not one of those that were tried."""
-    path, version = client_library()
-    is_known = sys.implementation.name == "cpython" and struct.calcsize("P") == 8 and version >> 24 == 2
+    version = librdkafka_version()
+    is_known = sys.implementation.name == "cpython" and struct.calcsize("P") == 8 and version.startswith("2.")
     try:
-        found = _Library(path) if is_known else None
+        found = _Library(client_library()) if is_known else None
     except (OSError, AttributeError) as error:
         log.debug("librdkafka is not as expected: %s", error)
         return None
-    return found if found is not None and found.version() == version else None
+    return found if found is not None and found.version() == version.encode() else None
 
 
 def _client_of(consumer: Consumer, library: _Library) -> int | None:
