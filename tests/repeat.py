@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -91,9 +92,12 @@ def run(tests: list[str], times: int, busy: int, path: Path) -> None:
         done = {line["test"] for line in read(path) if line["round"] == number}
         if left := [name for name in tests if name not in done]:
             env = {**os.environ, FILE: str(path), ROUND: json.dumps({"round": number, "busy": is_busy})}
-            with busy_processes(2 if is_busy else 0):
-                quietly = ["-q", "-p", "no:cacheprovider", "-p", "tests.repeat", "--no-header"]
-                subprocess.run([sys.executable, "-m", "pytest", *quietly, *left], cwd=ROOT, env=env, check=False)
+            quietly = ["-q", "-p", "no:cacheprovider", "-p", "tests.repeat", "--no-header"]
+            with busy_processes(2 if is_busy else 0), tempfile.NamedTemporaryFile("w") as names:
+                names.write("\n".join(left))
+                names.flush()
+                command = [sys.executable, "-m", "pytest", *quietly, f"@{names.name}"]
+                subprocess.run(command, cwd=ROOT, env=env, check=False)
 
 
 def summarise(tests: list[str], times: int, path: Path) -> int:
