@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import signal
 import subprocess
@@ -31,6 +30,7 @@ from fink_dask.ledger.ledger import Ledger
 from tests.alerts.made_up import AlertKind, avro_schema, made_up_alerts
 from tests.harness.catalogs import content_of
 from tests.harness.cli import PROGRAM, environment, remarks, run_cli, transfer_arguments
+from tests.harness.ledgers import hashes_of
 from tests.harness.nights import add_night
 from tests.harness.oracle import fill_with
 from tests.harness.topics import own_topic
@@ -92,17 +92,12 @@ def sky(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="module")
 def exported(sky: Sky, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    before, catalog = _content(sky.ledger), tmp_path_factory.mktemp("hats") / "catalog"
+    before, catalog = hashes_of(sky.ledger), tmp_path_factory.mktemp("hats") / "catalog"
     result = run_cli("export-hats", str(sky.ledger.outdir), str(catalog), "--json")
     assert (result.returncode, remarks(result.stderr)) == (0, [])
-    assert _content(sky.ledger) == before
+    assert hashes_of(sky.ledger) == before
     assert list(catalog.parent.iterdir()) == [catalog]
     return catalog, json.loads(result.stdout)
-
-
-def _content(ledger: Ledger) -> dict[Path, str]:
-    paths = [path for root in (ledger.outdir, ledger.path) for path in root.rglob("*") if path.is_file()]
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def _distance_arcsec(ra: float, dec: float, points: np.ndarray) -> np.ndarray:
@@ -397,11 +392,11 @@ def test_an_export_that_is_killed_leaves_no_catalog_and_the_next_one_says_what_i
 def test_what_can_not_be_is_refused_in_a_line(
     sky: Sky, catalog: str, more: tuple[str, ...], status: int, words: str
 ) -> None:
-    before, parent = _content(sky.ledger), sky.ledger.outdir.parent
+    before, parent = hashes_of(sky.ledger), sky.ledger.outdir.parent
     result = run_cli("export-hats", str(sky.ledger.outdir), str(parent / catalog), *more)
     assert (result.returncode, result.stdout, len(remarks(result.stderr))) == (status, "", 1)
     assert words in result.stderr
-    assert _content(sky.ledger) == before
+    assert hashes_of(sky.ledger) == before
     assert sorted(path.name for path in parent.iterdir()) == ["alerts", "alerts.fink"]
 
 

@@ -24,8 +24,9 @@ from fink_dask.ledger.records import Marker, seal, unseal
 from fink_dask.settings import KafkaSettings
 from fink_dask.verifying.against_kafka import compare_with_kafka
 from fink_dask.verifying.files import verify_dataset
-from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
+from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.ledgers import copy_of
 from tests.harness.oracle import (
     Oracle,
     Place,
@@ -37,9 +38,9 @@ from tests.harness.oracle import (
     places,
     wait_for,
 )
-from tests.harness.producer import produce, publish_schema
+from tests.harness.producer import produce
 from tests.harness.running import Running
-from tests.harness.topics import create_topic, delete_records_before, remove_topics
+from tests.harness.topics import delete_records_before, remove_topics
 
 pytestmark = pytest.mark.commands
 
@@ -67,13 +68,9 @@ def wanted_of(oracle: Oracle) -> set[Place]:
 @pytest.fixture(scope="module")
 def oracle(kafka: Any, topic: str) -> Oracle:
     """Publish alerts of three nights, and some records that can't be decoded."""
-    address = kafka.bootstrap_servers
-    create_topic(address, topic, 3)
-    schema = avro_schema(LIGHT)
-    publish_schema(address, topic, json.dumps(schema))
-    oracle = Oracle(schema, {})
-    values = [*encoded_alerts(LIGHT, COUNT), *[b"poison %d" % number for number in range(BAD)]]
-    note(oracle, produce(address, topic, values), values)
+    oracle = fill_topic(kafka.bootstrap_servers, topic, LIGHT, COUNT, partitions=3)
+    poison = [b"poison %d" % number for number in range(BAD)]
+    note(oracle, produce(kafka.bootstrap_servers, topic, poison), poison)
     assert COUNT / 50 < len(wanted_of(oracle)) < COUNT / 2
     return oracle
 
@@ -110,10 +107,7 @@ def whole(
 
 @pytest.fixture
 def ledger(whole: Path, tmp_path: Path) -> Ledger:
-    ledger = Ledger(tmp_path / "alerts")
-    shutil.copytree(whole, ledger.outdir)
-    shutil.copytree(Ledger(whole).path, ledger.path)
-    return ledger
+    return copy_of(whole, tmp_path / "alerts")
 
 
 def assert_whole(ledger: Ledger, oracle: Oracle) -> None:

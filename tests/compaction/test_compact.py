@@ -43,6 +43,7 @@ from tests.harness.ledgers import (
     IDENTITY,
     SCHEMA,
     files_below,
+    hashes_of,
     make_ledger,
     make_plan,
     make_whole,
@@ -80,11 +81,6 @@ def _compact(source: Ledger, target: Ledger, form: Form = Form()) -> Compacted: 
     return compact_dataset(source, target, form, 1, Caller())
 
 
-def _content(ledger: Ledger) -> dict[Path, str]:
-    paths = [*files_below(ledger.outdir), *files_below(ledger.path)]
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
 def _rows(ledger: Ledger) -> list[dict[str, object]]:
     table = pads.dataset(ledger.outdir, partitioning="hive").to_table()
     rows: list[dict[str, object]] = table.select(sorted(table.column_names)).to_pylist()
@@ -94,12 +90,12 @@ def _rows(ledger: Ledger) -> list[dict[str, object]]:
 def test_a_compacted_dataset_has_the_same_rows_in_one_file_a_key_and_both_are_proved(
     source: Ledger, target: Ledger
 ) -> None:
-    before = _content(source)
+    before = hashes_of(source)
     found = _compact(source, target)
     assert _rows(target) == _rows(source)
     assert [path.parent.name for path in files_below(target.outdir)] == [f"class=class%20{n}" for n in range(3)]
     assert (found.files_before, found.summary.files, found.is_new) == (len(files_below(source.outdir)), 3, True)
-    assert _content(source) == before
+    assert hashes_of(source) == before
     for ledger in (source, target):
         assert verify_dataset(ledger).problems == ()
     assert replace(summarise(target).summary, written_bytes=0, files=0) == replace(
@@ -112,7 +108,7 @@ def test_a_compacted_dataset_has_the_same_rows_in_one_file_a_key_and_both_are_pr
 @SOME_OR_EACH
 def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation_of_a_compaction(tmp_path: Path, every: int) -> None:
     source = _source(tmp_path / "alerts")
-    before = _content(source)
+    before = hashes_of(source)
     for after in count(1, every):
         target = Ledger(tmp_path / str(after))
         killed = run_until(after, _compact, source, target)
@@ -126,7 +122,7 @@ def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation_of_a_compacti
         assert verify_dataset(target).problems == ()
         assert [path.name for path in target.staging_path.iterdir()] == []
     assert after > 60
-    assert _content(source) == before
+    assert hashes_of(source) == before
 
 
 @IN_A_SEASON_OR_NOT
@@ -420,10 +416,10 @@ def _begin(source: Ledger, target: Ledger) -> None:
 
 def test_a_dataset_whose_name_is_that_of_the_new_ledger_is_not_taken_for_it(tmp_path: Path) -> None:
     source, target = _source(tmp_path / "few.fink"), Ledger(tmp_path / "few")
-    before = _content(source)
+    before = hashes_of(source)
     with pytest.raises(StorageError, match="is a dataset itself"):
         _compact(source, target)
-    assert _content(source) == before
+    assert hashes_of(source) == before
 
 
 def test_a_directory_that_only_seems_empty_is_refused_before_anything_is_done(source: Ledger, target: Ledger) -> None:
@@ -442,10 +438,10 @@ def test_a_directory_that_can_t_take_the_new_dataset_is_refused(tmp_path: Path, 
     source, target = _source(tmp_path / "alerts"), Ledger((tmp_path / name).resolve())
     target.outdir.mkdir(exist_ok=True)
     (target.outdir / "thesis.tex").write_text("x")
-    before = _content(source)
+    before = hashes_of(source)
     with pytest.raises(StorageError):
         _compact(source, target)
-    assert _content(source) == before
+    assert hashes_of(source) == before
     assert (target.outdir / "thesis.tex").exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 import subprocess
@@ -16,11 +15,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.ledger.ledger import Ledger
-from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
+from tests.alerts.made_up import AlertKind, encoded_alerts
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
-from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, assert_values_equal, note, wait_for
-from tests.harness.producer import produce, publish_schema
-from tests.harness.topics import create_topic
+from tests.harness.ledgers import hashes_of
+from tests.harness.oracle import (
+    Oracle,
+    add_alerts,
+    assert_exactly_once,
+    assert_values_equal,
+    make_topic,
+    note,
+    wait_for,
+)
+from tests.harness.producer import produce
 
 pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("shared_dask")]
 
@@ -30,11 +37,7 @@ POISON = (b"poison", b"more of it")
 
 @pytest.fixture(scope="module")
 def oracle(kafka: Any, topic: str) -> Oracle:
-    address = kafka.bootstrap_servers
-    create_topic(address, topic, 3)
-    schema = avro_schema(AlertKind.ZTF_LIGHT)
-    publish_schema(address, topic, json.dumps(schema))
-    return Oracle(schema, {})
+    return Oracle(make_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, 3), {})
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +66,11 @@ def _verify(ledger: Ledger, *more: str) -> dict[str, Any]:
     return found
 
 
-def _content(ledger: Ledger) -> dict[Path, str]:
-    paths = [path for root in (ledger.outdir, ledger.path) for path in root.rglob("*") if path.is_file()]
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
 @pytest.mark.kills
 def test_a_compaction_that_is_killed_again_and_again_has_every_alert_once_and_the_old_dataset_is_as_it_was(
     kafka: Any, topic: str, many: Ledger, oracle: Oracle, tmp_path: Path
 ) -> None:
-    target, before = Ledger(tmp_path / "few"), _content(many)
+    target, before = Ledger(tmp_path / "few"), hashes_of(many)
     command = [*PROGRAM, "compact", str(many.outdir), str(target.outdir), "--file-size", "30kB"]
     for kills in count():
         process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -91,7 +89,7 @@ def test_a_compaction_that_is_killed_again_and_again_has_every_alert_once_and_th
         assert process.returncode == (130 if kills == 1 else -signal.SIGKILL), errors
         assert kills != 1 or b"run the same command again" in errors
     assert kills > 3
-    assert _content(many) == before
+    assert hashes_of(many) == before
     assert_exactly_once(target.outdir, _alerts(oracle))
     table = ds.dataset(target.outdir, partitioning="hive").to_table()
     assert_values_equal(table, oracle, ("year", "month", "day"), every=5)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -209,6 +211,20 @@ def assert_only_committed_is_seen(ledger: Ledger, plan: Plan) -> None:
 def files_below(directory: Path) -> list[Path]:
     """List every file of a directory tree."""
     return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def hashes_of(ledger: Ledger) -> dict[Path, str]:
+    """Hash each file of a dataset and of its ledger."""
+    paths = [*files_below(ledger.outdir), *files_below(ledger.path)]
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def copy_of(whole: Path, outdir: Path) -> Ledger:
+    """Copy a dataset with its ledger, to do something to it."""
+    ledger = Ledger(outdir)
+    shutil.copytree(whole, outdir)
+    shutil.copytree(Ledger(whole).path, ledger.path)
+    return ledger
 
 
 def read_places(ledger: Ledger) -> list[Place]:

@@ -26,6 +26,7 @@ from fink_dask.verifying.files import verify_dataset
 from fink_dask.verifying.repair import run_repair
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import PROGRAM, environment, run_cli, transfer_arguments
+from tests.harness.ledgers import copy_of
 from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic, note, wait_for
 from tests.harness.producer import produce, produce_transaction, publish_schema
 from tests.harness.topics import create_topic, delete_records_before, remove_topics
@@ -38,13 +39,9 @@ COUNT = 600
 @pytest.fixture(scope="module")
 def oracle(kafka: Any, topic: str) -> Oracle:
     """Publish alerts of three nights, and some records that can't be decoded."""
-    address = kafka.bootstrap_servers
-    create_topic(address, topic, 3)
-    schema = avro_schema(AlertKind.ZTF_LIGHT)
-    publish_schema(address, topic, json.dumps(schema))
-    oracle = Oracle(schema, {})
-    values = [*encoded_alerts(AlertKind.ZTF_LIGHT, COUNT), *[b"poison %d" % number for number in range(9)]]
-    note(oracle, produce(address, topic, values), values)
+    oracle = fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, COUNT, partitions=3)
+    poison = [b"poison %d" % number for number in range(9)]
+    note(oracle, produce(kafka.bootstrap_servers, topic, poison), poison)
     return oracle
 
 
@@ -58,10 +55,7 @@ def whole(kafka: Any, topic: str, oracle: Oracle, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def ledger(whole: Path, tmp_path: Path) -> Ledger:
-    ledger = Ledger(tmp_path / "alerts")
-    shutil.copytree(whole, ledger.outdir)
-    shutil.copytree(Ledger(whole).path, ledger.path)
-    return ledger
+    return copy_of(whole, tmp_path / "alerts")
 
 
 def repair(kafka: Any, ledger: Ledger, *more: str) -> subprocess.CompletedProcess[str]:
