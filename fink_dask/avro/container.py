@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fink_dask.avro.reasons import RecordError, compile_split, read_long, read_span
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.avro.walk import RecordError, compile_split, read_long, read_span
 from fink_dask.errors import one_line
 
 #: What every container file begins with.

@@ -19,9 +19,9 @@ from fink_dask.avro.evolution import project
 from fink_dask.avro.kernels import decode
 from fink_dask.avro.operations import MAX_LOOPS
 from fink_dask.avro.program import Program
+from fink_dask.avro.reasons import RecordError, body_of, make_walk
 from fink_dask.avro.schema import MAX_CELLS, AvroSchema
 from fink_dask.avro.types import lazy_property
-from fink_dask.avro.walk import RecordError, body_of, make_walk
 from fink_dask.batches import Memory, join_values
 from fink_dask.errors import FinkDaskError
 

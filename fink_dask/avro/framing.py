@@ -28,8 +28,8 @@ import pyarrow as pa
 
 from fink_dask.avro.container import MAGIC, SYNC_BYTES, read_metadata
 from fink_dask.avro.predictions import record_of
+from fink_dask.avro.reasons import RecordError, body_of, make_walk, read_long
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.avro.walk import RecordError, body_of, make_walk, read_long
 from fink_dask.batches import Memory, RawBatch, join_values, without_heads
 
 #: What each begins with, and how many bytes come before the record.

@@ -12,8 +12,8 @@ import math
 import struct
 from typing import Any
 
+from fink_dask.avro.reasons import RecordError
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.avro.walk import RecordError
 from fink_dask.errors import SchemaError
 
 #: The column that alerts are given, and the one that alerts and predictions have in common.

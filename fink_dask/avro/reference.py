@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from fink_dask.avro.decoder import MAX_BATCH_BYTES, TOMBSTONE, BadRecord, DecodedBatch, bad_record, check_size
 from fink_dask.avro.evolution import project, project_array
+from fink_dask.avro.reasons import RecordError, body_of, make_walk
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.avro.types import MAX_DECIMAL128_DIGITS, PRIMITIVES, AvroType
-from fink_dask.avro.walk import RecordError, body_of, make_walk
 from fink_dask.errors import FinkDaskError, SchemaError, one_line
 
 _Row = dict[str, object]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fink_dask.avro.container import read_header, read_records
+from fink_dask.avro.reasons import RecordError
 from fink_dask.avro.schema import AvroSchema, parse_schema
-from fink_dask.avro.walk import RecordError
 from fink_dask.errors import SchemaError, SettingsError
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from fink_dask.avro.framing import NONE, Framing
+from fink_dask.avro.reasons import RecordError
 from fink_dask.avro.reference import Transcoder
 from fink_dask.avro.schema import AvroSchema
-from fink_dask.avro.walk import RecordError
 from fink_dask.batches import Memory, join_records
 from fink_dask.dataset.formats import Origin
 from fink_dask.dataset.presence import check_file
