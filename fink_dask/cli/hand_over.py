@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.filesize import decimal
 
 from fink_dask.cli.command import Place, UserPath, command, json_option, log_to_stderr, typed_option, verbose_option
 from fink_dask.cli.output import print_json, say
@@ -70,6 +69,8 @@ def _list(ledger: Ledger, as_json: bool) -> None:
 
 def _let_go(ledger: Ledger, copied: Path, as_json: bool) -> None:
     from dataclasses import asdict
+
+    from rich.filesize import decimal
 
     from fink_dask.dataset.handover import hand_over as let_go
 

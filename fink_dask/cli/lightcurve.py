@@ -53,6 +53,9 @@ def lightcurve(outdir: Path, object_id: str | None, table: Path | None, plot: Pa
     it, the objects with the most alerts are listed, and --csv writes all of them. Each measurement is there once,
     however many alerts tell of it; fink_dask.light_curve returns the same table in Python.
     """
+    from fink_dask.cluster.forkserver import do_without_pandas
+
+    do_without_pandas()  # what is loaded now makes arrays
     from fink_dask.ledger.outdir import check_outside
     from fink_dask.lightcurves.find import light_curve
 

@@ -71,6 +71,7 @@ def peek(
     """
     from rich.console import Console
 
+    from fink_dask.cluster.forkserver import do_without_pandas
     from fink_dask.dataset.cutouts import HINT, can_read_stamps
     from fink_dask.kafka.connection import open_glimpse
     from fink_dask.show.display import doing
@@ -78,6 +79,7 @@ def peek(
     from fink_dask.show.peek import peek as look
 
     log_to_stderr(verbose)
+    do_without_pandas()
     wanted = Peek(count, partition, offset, newest)
     if cutouts is not None and not can_read_stamps():
         raise SettingsError(f"--cutouts needs astropy and Pillow, which are not installed: {HINT}")

@@ -49,6 +49,9 @@ def read(outdir: Path, reader: str | None, unique: bool, as_json: bool) -> int:
     What is printed is a program: each reader's part works by itself, and in a file or a notebook. If OUTDIR holds the
     datasets of several topics, they are read as one.
     """
+    from fink_dask.cluster.forkserver import do_without_pandas
+
+    do_without_pandas()
     lines = lines_of(outdir.resolve(), str(outdir), reader, unique)
     if as_json:
         print_json({"lines": lines})

@@ -12,15 +12,15 @@ from rich.filesize import decimal
 
 from fink_dask.cli.output import print_json, say
 from fink_dask.errors import FinkDaskError
-from fink_dask.kafka.offsets import Interval
-from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.summary import Summary
-from fink_dask.planning.preview import Outlook
-from fink_dask.progress.events import Forecast
-from fink_dask.progress.profile import Profile
 from fink_dask.units import per_second, pluralize
 
 if TYPE_CHECKING:
+    from fink_dask.kafka.offsets import Interval
+    from fink_dask.ledger.ledger import Ledger
+    from fink_dask.ledger.summary import Summary
+    from fink_dask.planning.preview import Outlook
+    from fink_dask.progress.events import Forecast
+    from fink_dask.progress.profile import Profile
     from fink_dask.running.run import TopicOutcome
 
 #: What arrived in vain is mentioned from this share of what arrived on.

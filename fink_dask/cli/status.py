@@ -77,7 +77,6 @@ def status(outdir: Path, as_json: bool) -> int:
 
 
 def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None, Arrival | None]:
-    from fink_dask.dataset.presence import missing_error
     from fink_dask.ledger.commit import missing_files
     from fink_dask.ledger.lease import is_held
     from fink_dask.ledger.summary import progress_of, read_arrival, read_lag
@@ -88,6 +87,8 @@ def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None, Arrival | None]:
     progress = progress_of(plans, markers)
     if not running:
         if gone := missing_files(ledger, markers):
+            from fink_dask.dataset.presence import missing_error  # here, as it loads what reads the files
+
             raise missing_error(gone)
         return False, progress, None, None
     return True, progress, read_lag(ledger, _NOTE_S), read_arrival(ledger, _NOTE_S)

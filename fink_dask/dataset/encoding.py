@@ -42,7 +42,7 @@ class Findings:
     whole: frozenset[str] = frozenset()
     #: Strings that are mostly different: a dictionary of them is as large as they are.
     unlike: frozenset[str] = frozenset()
-    #: Whether there are too few rows for a codec to make their numbers smaller.
+    #: Whether there are too few rows for a codec to make their numbers smaller, or for a dictionary of their texts.
     few: bool = False
 
 
@@ -154,7 +154,7 @@ def write_options(schema: pa.Schema, compression: str, found: Findings) -> Mappi
     split = [] if compression == "none" else [path for path in floats if path not in found.whole | bare]
     return {
         "compression": {leaf.path: compression for leaf in leaves if leaf.path not in bare},
-        "use_dictionary": [path for path in texts if path not in found.unlike],
+        "use_dictionary": [] if found.few else [path for path in texts if path not in found.unlike],
         "column_encoding": dict.fromkeys(split, "BYTE_STREAM_SPLIT") | {"kafka_offset": "DELTA_BINARY_PACKED"},
         "write_statistics": [leaf.path for leaf in leaves if leaf.path not in vain],
     }
@@ -168,8 +168,10 @@ def _look_at(table: pa.Table, compression: str) -> Findings:
     """Find out from a file's first table how its columns are best laid out."""
     bare, whole, unlike = set(), set(), set()
     codec = None if compression == "none" else pa.Codec(compression)
-    columns = zip(table.column_names, table.columns if table.num_rows else (), strict=False)
-    for path, values in (leaf for name, column in columns for leaf in _leaves(name, column.chunk(0))):
+    # Of few rows, only bytes tell something; and this is done for each file.
+    names = [field.name for field in table.schema if table.num_rows >= _PROBE_ROWS or _has_bytes(field.type)]
+    chunks = [(name, table[name].chunk(0)) for name in names if table.num_rows]
+    for path, values in (leaf for name, chunk in chunks for leaf in _leaves(name, chunk)):
         if pa.types.is_binary(values.type):
             if codec is not None and _is_incompressible(_first(values), codec):
                 bare.add(path)
@@ -180,6 +182,12 @@ def _look_at(table: pa.Table, compression: str) -> Findings:
             elif codec is not None and pa.types.is_floating(values.type) and _is_better_whole(seen.to_numpy(), codec):
                 whole.add(path)
     return Findings(frozenset(bare), frozenset(whole), frozenset(unlike))
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    if not kind.num_fields:
+        return bool(pa.types.is_binary(kind))
+    return any(_has_bytes(kind.field(index).type) for index in range(kind.num_fields))
 
 
 def _is_incompressible(first: bytes, codec: pa.Codec) -> bool:

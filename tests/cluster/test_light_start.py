@@ -6,11 +6,14 @@ import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fink_dask.cli.main import COMMANDS
+from fink_dask.kafka.offsets import OffsetRange
+from tests.harness.ledgers import make_plan, make_whole
 
 
 def run_python(code: str) -> Any:
@@ -128,6 +131,31 @@ def test_the_package_loads_nothing_before_one_of_its_functions_is_asked_for() ->
     before, has_arrow = loaded
     assert {"click", "dask", "numpy", "pyarrow", "yaml"} & set(before) == set()
     assert has_arrow
+
+
+@pytest.mark.parametrize(
+    ("command", "heavy"),
+    [
+        ("status", {"confluent_kafka", "dask", "numba", "pandas", "pyarrow.compute"}),
+        ("read", {"confluent_kafka", "dask", "numba", "pandas", "rich"}),
+        ("lightcurve", {"confluent_kafka", "dask", "numba", "pandas"}),
+    ],
+)
+def test_what_looks_at_a_dataset_loads_neither_pandas_nor_what_fills_one(
+    tmp_path: Path, command: str, heavy: set[str]
+) -> None:
+    ledger = make_whole(tmp_path / "alerts", [make_plan([OffsetRange(5, 0, 100)])])
+    loaded = loaded_by(
+        f"""
+        from fink_dask.cli.main import main
+        try:
+            main(["{command}", "{ledger.outdir}"])
+        except SystemExit as end:
+            assert not end.code or "{command}" == "lightcurve"  # which finds no objects
+        """
+    )
+    assert "pyarrow" in loaded
+    assert heavy & loaded == set()
 
 
 DASHBOARD = """

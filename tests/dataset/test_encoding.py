@@ -118,10 +118,12 @@ def test_numbers_are_left_as_they_are_where_they_are_too_few_to_shrink(tmp_path:
     for rows, codec in ((11, "UNCOMPRESSED"), (400, "ZSTD")):
         numbers = {name: [RANDOM.gauss(18, 2) for _ in range(rows)] for name in ("magpsf", "jd")}
         lists = [[1.5] * 500 for _ in range(rows)]
-        table = pa.table({**numbers, "ndethist": range(rows), "history": lists, "cutout": [SMOOTH[0]] * rows})
+        texts = {"cutout": [SMOOTH[0]] * rows, "classification": ["Unknown"] * rows}
+        table = pa.table({**numbers, "ndethist": range(rows), "history": lists, **texts})
         found = write(tmp_path / "a.parquet", table)
         assert {found[name].compression for name in (*numbers, "ndethist")} == {codec}
-        assert {found[name].compression for name in ("history.list.element", "cutout")} == {"ZSTD"}
+        assert {found[name].compression for name in ("history.list.element", *texts)} == {"ZSTD"}
+        assert found["classification"].has_dictionary_page == (rows == 400)
 
 
 @pytest.mark.parametrize("compression", ["zstd", "none"])
@@ -159,6 +161,6 @@ def test_hundreds_of_files_of_a_range_are_laid_out_as_the_first_tells_that_has_r
     alike, unlike = layout("a", 300, Looks()), layout("{}", 300, Looks())
     assert alike != unlike
     looks = Looks()
-    assert layout("{}", 20, looks) == alike, "a few rows tell nothing"
+    assert layout("{}", 40, looks) == alike, "a few rows tell nothing"
     assert layout("{}", 300, looks) == unlike
     assert layout("a", 300, looks) == unlike, "each file of a range is looked at, which takes as long as writing it"
