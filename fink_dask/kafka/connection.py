@@ -283,8 +283,9 @@ class Connection:
         if self.is_closed:
             return
         self.is_closed = True
-        for queue in self._queues.values():
-            queue.close()
+        self._current = None
+        while self._queues:
+            self._queues.popitem()[1].close()
         if begun := [*self._begun]:
             in_background(lambda: (wait(begun), self.consumer.close()))
         else:

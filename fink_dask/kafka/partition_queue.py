@@ -202,9 +202,12 @@ class PartitionQueue:
         """End it for good, before the client is closed."""
         self.end()
         self._library.destroy_queue(self._queue)
+        self._queue = 0
 
     def wait(self, seconds: float) -> bool | None:
         """Wait until something is there; returns whether it is a record, and None where nothing came."""
+        if not self._queue:
+            raise RuntimeError("the connection was closed")
         kernel, state = self._kernel, self._state
         if not state[kernel.HELD]:
             state[kernel.HELD] = self._library.poll(self._queue, int(1000 * seconds)) or 0

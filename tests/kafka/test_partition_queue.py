@@ -217,3 +217,19 @@ def test_a_small_range_does_not_load_what_only_a_large_one_gains_from(kafka: Any
     create_topic(kafka.bootstrap_servers, topic_name, partitions=1)
     produce(kafka.bootstrap_servers, topic_name, [b"alert"] * 10)
     assert read(kafka.bootstrap_servers, topic_name, 0) == ([b"alert"] * 10, False)
+
+
+def test_a_connection_that_was_closed_in_the_midst_of_a_range_is_an_error_and_not_the_end_of_the_process(
+    kafka: Any, topic_name: str, trust: None
+) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, partitions=1)
+    produce(kafka.bootstrap_servers, topic_name, [b"alert"] * 10)
+    with open_connection(KafkaSettings(kafka.bootstrap_servers, reconnect_timeout_s=20)) as connection:
+        reader = RangeReader(connection, topic_name, OffsetRange(0, 0, 10), lambda: False, size_bytes=1)
+        batches = reader.batches(1, 1)
+        next(batches)
+    with pytest.raises(RuntimeError):
+        list(batches)
+    for use in (connection.unassign, lambda: connection.assign(topic_name, 0, 0, from_queue=True)):
+        with pytest.raises(RuntimeError):
+            use()
