@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -69,7 +70,8 @@ def serve(door: socket.socket) -> None:
                     os.wait()  # or nobody would count the time that they took
             os._exit(0)  # the run has ended
         caller, _ = door.accept()
-        with caller:
+        # Newer Pythons warn of the threads of Arrow's and polars' allocators, which are made anew after a fork.
+        with caller, warnings.catch_warnings(action="ignore", category=DeprecationWarning):
             _, files, _, _ = socket.recv_fds(caller, 1, 3)
             if os.fork() == 0:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
