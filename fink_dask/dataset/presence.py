@@ -18,8 +18,8 @@ from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Marker, Plan
 from fink_dask.units import pluralize
 
-#: How the name of a file ends that a later revision of its range wrote, after eight digits of the plan.
-_REVISION = re.compile(r"(?<=-[0-9a-f]{8})-[0-9]+$")
+#: How the name of a file ends that a later revision of its range wrote, after the id of the plan, old or new.
+_REVISION = re.compile(r"(?:(?<=-[0-9a-f]{8})|(?<=-[0-9a-f]{16}))-[1-9][0-9]{0,5}$")
 
 
 def intervals_of(offsets: Offsets) -> list[Interval]:

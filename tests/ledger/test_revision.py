@@ -122,6 +122,14 @@ def test_who_knows_the_markers_of_before_misses_neither_a_range_nor_a_revision(t
     assert list(ledger.markers([PLAN], known=known)) == now, "none of these is read again"
 
 
+def test_a_changed_range_whose_markers_are_gone_is_not_taken_for_one_that_was_never_read(ledger: Ledger) -> None:
+    revise(ledger, PLAN, FIRST)
+    for revision in (0, 1):
+        ledger.marker_path(FIRST, revision).unlink()
+    with pytest.raises(LedgerError, match="its files are there"):  # read again, its alerts would be there twice
+        check_files(ledger, [PLAN], list(ledger.markers([PLAN])))
+
+
 def test_a_marker_under_the_name_of_another_revision_is_refused(ledger: Ledger) -> None:
     ledger.marker_path(FIRST, 1).write_bytes(ledger.marker_path(FIRST).read_bytes())
     with pytest.raises(LedgerError, match="revision 0"):
