@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 import numpy as np
 
 from fink_dask.dataset.formats import UNREADABLE, format_of, why_unreadable
-from fink_dask.dataset.presence import intervals_of
+from fink_dask.dataset.presence import intervals_of, stem_of, without_revision
 from fink_dask.errors import LedgerError, SettingsError
-from fink_dask.kafka.offsets import Interval, merge, subtract
+from fink_dask.kafka.offsets import Interval, OffsetRange, merge, subtract
 from fink_dask.ledger.commit import Attempt, is_published, publish, published
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_dataset, check_is_in_kafka, is_part
@@ -35,11 +36,15 @@ class HandedOver:
 
 
 def files_to_hand_over(ledger: Ledger) -> list[tuple[Marker, DataFile]]:
-    """List the files that may be copied, those of a range one after the other: nobody writes them again.
+    """List the files that may be copied and are there, those of a range one after the other.
 
     Raises LedgerError if there is no ledger, it is damaged, or its files can't be handed over.
     """
-    return list(_files(ledger, _markers(ledger)))
+    try:
+        there = [path.name for path in ledger.outdir.rglob("part-*")]
+    except OSError as error:
+        raise storage_error(error, ledger.outdir) from error
+    return list(_files(ledger, _markers(ledger, there)))
 
 
 def hand_over(ledger: Ledger, names: Collection[str]) -> HandedOver:
@@ -50,7 +55,7 @@ def hand_over(ledger: Ledger, names: Collection[str]) -> HandedOver:
     Raises LedgerError if there is no ledger, it is damaged, or another job has changed a range meanwhile; each range
     that was done stays so.
     """
-    markers, wanted = _markers(ledger), set(names)
+    markers, wanted = _markers(ledger, names), set(names)
     before = {name: marker for marker in markers if marker.handed_over for name in marker.superseded}
     files = {file.path: marker for marker, file in _files(ledger, markers)}
     if strange := sorted(wanted - files.keys() - before.keys()):
@@ -71,19 +76,36 @@ def hand_over(ledger: Ledger, names: Collection[str]) -> HandedOver:
     return HandedOver(len(chosen), len(done), sum(file.rows for file in done), sum(file.size for file in done))
 
 
-def _markers(ledger: Ledger) -> list[Marker]:
+def _markers(ledger: Ledger, names: Collection[str]) -> list[Marker]:
+    """Read the markers of the ranges that files are named after, and no others: there may be many thousands.
+
+    Raises LedgerError if the ledger is damaged, or its files can't be handed over.
+    """
     check_dataset(ledger)
     check_is_in_kafka(ledger, "hand over the files of")
     if is_part(ledger.outdir):
         raise LedgerError(f"another dataset is made of {ledger.outdir}: its files are wanted there")
-    return list(ledger.markers(ledger.plans()))
+    if ledger.compaction_path.exists():
+        raise LedgerError(f"{ledger.outdir} was compacted: its files have alerts of many ranges")
+    stems = {without_revision(PurePosixPath(name).stem) for name in names}
+    chosen = [
+        (plan.plan_id, offset_range)
+        for plan in ledger.plans()
+        for offset_range in plan.ranges
+        if stem_of(plan.identity, offset_range, plan.plan_id) in stems
+    ]
+    revisions = ledger.revisions()
+
+    def read(one: tuple[str, OffsetRange]) -> Marker | None:
+        plan_id, offset_range = one
+        return ledger.marker(offset_range, plan_id, revisions.get(offset_range.name, 0))
+
+    return [marker for _, marker in ledger.store.for_each(read, chosen) if marker is not None]
 
 
 def _files(ledger: Ledger, markers: Sequence[Marker]) -> Iterator[tuple[Marker, DataFile]]:
     for marker in published(ledger, markers):
         for file in marker.files:
-            if file.is_shared:
-                raise LedgerError(f"{ledger.outdir} was compacted: its files have alerts of many ranges")
             yield marker, file
 
 

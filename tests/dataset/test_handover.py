@@ -136,14 +136,17 @@ def test_of_a_hand_over_and_another_change_at_once_one_counts(tmp_path: Path) ->
     _assert_first_is_handed_over(ledger)
 
 
-def test_what_a_transfer_has_not_published_yet_can_not_be_handed_over(tmp_path: Path) -> None:
+def test_what_a_repair_has_replaced_is_handed_over_by_its_new_names(tmp_path: Path) -> None:
     ledger = make_whole(tmp_path / "alerts", [PLAN])
     names = _names(ledger, FIRST)
     revise(ledger, PLAN, FIRST)
-    assert not set(_names(ledger, FIRST)) & set(names), "a repair has replaced them"
+    repaired = _names(ledger, FIRST)
+    assert not set(repaired) & set(names), "a repair has replaced them"
     with pytest.raises(SettingsError):
         hand_over(ledger, names)
     assert read_places(ledger) == places(PLAN)
+    hand_over(ledger, repaired)
+    _assert_first_is_handed_over(ledger)
 
 
 def test_a_transfer_goes_on_over_what_was_handed_over(tmp_path: Path) -> None:
