@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,12 +11,12 @@ import pytest
 from tests.alerts.made_up import AlertKind
 from tests.harness.batch import committed, start_cli
 from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
-from tests.harness.dask import answers
+from tests.harness.distant import DistantDask
 from tests.harness.hosts import Host, Network
-from tests.harness.kafka import ExternalKafka, KafkaBroker, make_nodes
+from tests.harness.kafka import ExternalKafka
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, wait_for
+from tests.harness.switch import distant_broker
 
-PORT = 8786
 #: Long enough for a worker that was cut off for a minute to come back to a transfer that still runs.
 ALERTS = 40_000
 
@@ -33,20 +31,8 @@ def network(hosts: Callable[[int], Network]) -> Iterator[Network]:
 @pytest.fixture(scope="module")
 def distant_kafka(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExternalKafka]:
     """Yield a Kafka on the first host, by the address that all hosts know it by."""
-    host = network.hosts[0]
-    (node,) = make_nodes(1)
-    (listener,) = node.listeners
-    addresses = {
-        "listeners": f"PLAINTEXT://0.0.0.0:{listener.port},CONTROLLER://127.0.0.1:{node.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{host.address}:{listener.port}",
-    }
-    broker = KafkaBroker(tmp_path_factory.mktemp("distant-kafka"), addresses, [node])
-    try:
-        with host.inside():
-            broker.start()
-        yield ExternalKafka(f"{host.address}:{listener.port}")
-    finally:
-        broker.discard()
+    with distant_broker(network.hosts[0], tmp_path_factory.mktemp("distant-kafka")) as (_, kafka):
+        yield kafka
 
 
 @pytest.fixture(scope="module")
@@ -57,29 +43,9 @@ def topic(network: Network, distant_kafka: ExternalKafka) -> tuple[str, Oracle]:
         return name, fill_topic(distant_kafka.bootstrap_servers, name, AlertKind.ZTF_LIGHT, ALERTS, partitions=10)
 
 
-def start_worker(host: Host, scheduler: str, folder: Path) -> None:
-    """Start a worker with one thread, which goes on by itself when its connection is gone for good."""
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--host", host.address]
-    command += ["--nthreads", "1", "--no-dashboard", "--local-directory", str(folder / host.name)]
-    host.start("worker", command, folder / f"{host.name}.log", environment(SLOWLY))
-
-
-@contextmanager
-def dask(network: Network, workers: Sequence[Host], folder: Path) -> Iterator[str]:
+def dask(network: Network, workers: Sequence[Host], folder: Path) -> DistantDask:
     """Run a Dask scheduler on the second host, and a worker on each of others, until the end of a test."""
-    host = network.hosts[1]
-    address = f"tcp://{host.address}:{PORT}"
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", host.address, "--port", str(PORT)]
-    host.start("scheduler", [*command, "--no-dashboard"], folder / "scheduler.log", environment(SLOWLY))
-    try:
-        for each in workers:
-            start_worker(each, address, folder)
-        with host.inside():
-            wait_for(lambda: answers(address, len(workers)), "the workers")
-        yield address
-    finally:
-        for each in network.hosts[1:]:
-            each.stop()
+    return DistantDask(network.hosts[1], workers, folder, environment(SLOWLY))
 
 
 @pytest.mark.parametrize("cut_s", [12, 60])
@@ -91,8 +57,8 @@ def test_the_link_of_a_host_that_is_cut_for_a_while_costs_no_alert(
     name, oracle = topic
     kafka_host, client_host, *workers = network.hosts
     victim, outdir = kafka_host if whose == "broker" else workers[0], tmp_path / "out"
-    with dask(network, workers, tmp_path) as scheduler, client_host.inside():
-        options = ("--scheduler", scheduler, "-nconsumers", "2", "-batchsize", "1")
+    with dask(network, workers, tmp_path) as cluster, client_host.inside():
+        options = ("--scheduler", cluster.address, "-nconsumers", "2", "-batchsize", "1")
         arguments = transfer_arguments(distant_kafka, name, outdir, *options)
         process = start_cli(arguments, environment(SLOWLY))
         try:
@@ -118,12 +84,12 @@ def test_a_worker_that_joins_late_and_does_not_reach_kafka_gets_no_ranges_and_is
     name, outdir = "ftransfer_ztf_2026-11-01_2", tmp_path / "out"
     with kafka_host.inside():
         oracle = fill_topic(distant_kafka.bootstrap_servers, name, AlertKind.ZTF_LIGHT, 12_000, partitions=12)
-    with dask(network, [worker], tmp_path) as scheduler, other.without(kafka_host), client_host.inside():
-        options = ("--scheduler", scheduler, "-nconsumers", "3", "-batchsize", "1")
+    with dask(network, [worker], tmp_path) as cluster, other.without(kafka_host), client_host.inside():
+        options = ("--scheduler", cluster.address, "-nconsumers", "3", "-batchsize", "1")
         process = start_cli(transfer_arguments(distant_kafka, name, outdir, *options), environment(SLOWLY))
         try:
             wait_for(lambda: process.poll() is not None or committed(outdir) > 0, "a range")
-            start_worker(other, scheduler, tmp_path)
+            cluster.start_worker(other)
             _, err = process.communicate(timeout=300)
         finally:
             process.kill()

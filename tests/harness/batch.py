@@ -113,6 +113,10 @@ class Daemons:
         """Whether it was started, and has not ended."""
         return name in self._running and self._running[name][0].poll() is None
 
+    def pid_of(self, name: str) -> int:
+        """Process id of one; its session has that number too."""
+        return self._running[name][0].pid
+
     def kill(self, name: str) -> None:
         """End one without a warning."""
         process, _ = self._running.pop(name)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.harness.batch import Daemons, ensure_packages, run
@@ -91,6 +92,20 @@ class Host:
         """Start a program inside; it ends with this process, however that ends."""
         with self.inside():
             self._daemons.start(name, ["setpriv", "--pdeathsig", "KILL", "--", *command], log, environment)
+
+    def runs(self, name: str) -> bool:
+        """Whether a program was started inside, and has not ended."""
+        return self._daemons.is_running(name)
+
+    def pid_of(self, name: str) -> int:
+        """Process id of a program inside."""
+        return self._daemons.pid_of(name)
+
+    def kill(self, name: str) -> None:
+        """End a program inside, and all that it has started, without a warning."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid_of(name), signal.SIGKILL)
+        self._daemons.kill(name)
 
     def stop(self) -> None:
         """End the programs inside."""

@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -127,6 +127,12 @@ class S3Proxy:
                 raise HarnessError(f"S3Proxy does not start: {log.read_text()[-400:]}")
             time.sleep(0.05)
 
+    @property
+    def pid(self) -> int:
+        """Process id of the S3Proxy that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """End S3Proxy at once; what it has said stays said."""
         if self._process is not None:
@@ -146,14 +152,15 @@ class S3Proxy:
 class ObjectStore:
     """A store as one process knows it: an S3Proxy that others may use too, and a wire to it of its own."""
 
-    def __init__(self, proxy: S3Proxy) -> None:
+    def __init__(self, proxy: S3Proxy, host: str = HOST) -> None:
+        self.proxy = proxy
         self.folder = proxy.folder
-        self.wire = FaultyWire(target=proxy.port)
+        self.wire = FaultyWire(target=proxy.port, host=host)
 
     @property
     def endpoint(self) -> str:
         """Where clients connect to: the wire."""
-        return f"http://{HOST}:{self.wire.port}"
+        return f"http://{self.wire.host}:{self.wire.port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -193,6 +200,8 @@ class FaultyWire:
     #: The connections that are open.
     connections: set[object] = field(default_factory=set)
     target: int = 0
+    #: Where it listens; the store itself is on loopback.
+    host: str = HOST
 
     def __post_init__(self) -> None:
         wire = self
@@ -202,7 +211,7 @@ class FaultyWire:
             pass
 
         Handler.wire = wire
-        self._server = ThreadingHTTPServer((HOST, 0), Handler)
+        self._server = ThreadingHTTPServer((self.host, 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -270,7 +279,8 @@ class _Forward(BaseHTTPRequestHandler):
     def handle(self) -> None:
         self.wire.connections.add(self)
         try:
-            super().handle()
+            with suppress(ConnectionError):  # whoever asked was killed
+                super().handle()
         finally:
             self.wire.connections.discard(self)
 

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,15 +126,20 @@ class Switched:
 
 
 @contextmanager
-def distant_broker(host: Host, folder: Path) -> Iterator[tuple[KafkaBroker, ExternalKafka]]:
-    """Run a broker on a host; yields it and the address that other hosts know it by."""
+def distant_broker(
+    host: Host, folder: Path, extra: Mapping[str, str] | None = None
+) -> Iterator[tuple[KafkaBroker, ExternalKafka]]:
+    """Run a broker on a host; yields it and the address that other hosts know it by.
+
+    `extra`: server properties that win over the harness's.
+    """
     (node,) = make_nodes(1)
     (listener,) = node.listeners
     addresses = {
         "listeners": f"PLAINTEXT://0.0.0.0:{listener.port},CONTROLLER://127.0.0.1:{node.controller_port}",
         "advertised.listeners": f"PLAINTEXT://{host.address}:{listener.port}",
     }
-    broker = KafkaBroker(folder, addresses, [node])
+    broker = KafkaBroker(folder, {**addresses, **(extra or {})}, [node])
     try:
         with host.inside():
             broker.start()
