@@ -13,9 +13,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pytest
 
 _MODULE = "tests.harness.forked"
+_PATIENCE_S = 10
 _WHERE = "FINK_DASK_TEST_DIRECTORY"
 
 
@@ -62,18 +63,18 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
 def serve(door: socket.socket) -> None:
     """Fork a process for each that calls, and return in it; whoever forks returns never."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    forked: set[int] = set()
     while True:
         ready, _, _ = select.select([door, sys.stdin], [], [])
-        if sys.stdin in ready:
-            with suppress(ChildProcessError):
-                while True:
-                    os.wait()  # or nobody would count the time that they took
-            os._exit(0)  # the run has ended
+        if sys.stdin in ready:  # the run has ended
+            _see_the_end_of(forked)
+            os._exit(0)
         caller, _ = door.accept()
         # Newer Pythons warn of the threads of Arrow's and polars' allocators, which are made anew after a fork.
         with caller, warnings.catch_warnings(action="ignore", category=DeprecationWarning):
             _, files, _, _ = socket.recv_fds(caller, 1, 3)
-            if os.fork() == 0:
+            forked.add(pid := os.fork())
+            if pid == 0:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 door.close()
                 for number, descriptor in enumerate(files):
@@ -83,6 +84,17 @@ def serve(door: socket.socket) -> None:
                 return
         for descriptor in files:
             os.close(descriptor)
+
+
+def _see_the_end_of(pids: set[int]) -> None:
+    """Wait for processes, or nobody would count the time that they took; kill who takes longer than xdist waits."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while pids:
+        if time.monotonic() > deadline:
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+        pids.discard(os.waitpid(-1, os.WNOHANG)[0])
+        time.sleep(0.02)
 
 
 def call(address: str) -> None:
