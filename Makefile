@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test $(FURTHER) test-fuzz test-pythons test-oldest test-cluster test-all repeat coverage fuzz mutate soak screenshots \
-  bench bench-links bench-catalog bench-size docs lint types format lock dist clean
+  bench bench-links bench-night bench-catalog bench-size docs lint types format lock dist clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
@@ -109,6 +109,9 @@ bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small
 
 bench-links: venv  ## Measure over slow, far and lossy links (BENCH_ARGS="--resume"); as root; 90 minutes
 	@$(BIN)/python -m benchmarks.links $(BENCH_ARGS)
+
+bench-night: venv  ## Follow a night that is larger than its disk (BENCH_ARGS="--gigabytes 20"); as root; minutes
+	@$(BIN)/python -m benchmarks.night $(BENCH_ARGS)
 
 bench-catalog: venv  ## Grow a HATS catalog night after night, killed in each (BENCH_ARGS="--alerts 200000"); ten minutes
 	@$(BIN)/python -m benchmarks.catalog $(BENCH_ARGS)

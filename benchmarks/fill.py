@@ -66,7 +66,7 @@ def fill_topic(
         if error is not None:
             failures.append(error.str())
 
-    producer = Producer(_config(bootstrap) | {"batch.size": batch_bytes, "on_delivery": note})
+    producer = Producer(producer_config(bootstrap) | {"batch.size": batch_bytes, "on_delivery": note})
     pool = make_pool(kind, alerts)
     rng = np.random.Generator(np.random.SFC64([first_number, alerts]))
     starts, ends = [0, *pool.ends[:-1].tolist()], pool.ends.tolist()
@@ -93,7 +93,8 @@ def fill_topic(
     return FilledTopic(name, kind.value.partition("-")[0], kind.value, alerts, first_number, value_bytes, found)
 
 
-def _config(bootstrap: str) -> dict[str, Any]:
+def producer_config(bootstrap: str) -> dict[str, Any]:
+    """Return what producers of benchmarks are made with."""
     return client_config(bootstrap) | {
         "acks": "all",
         "enable.idempotence": True,  # a retry would put an alert into the topic twice

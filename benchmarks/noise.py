@@ -73,13 +73,14 @@ def alert_ids(survey: str, numbers: Ints) -> Ints:
     return _IDS_OF[survey](numbers)
 
 
-def make_pool(kind: AlertKind, most: int) -> Pool:
+def make_pool(kind: AlertKind, most: int, nights: int = 3) -> Pool:
     """Encode alerts of a kind and find out which of their bits are noise.
 
     `most`: the most that are of use; a kind has a number of its own that is enough for alerts to look different.
+    `nights`: over how many days they are spread.
     """
     survey = kind.value.partition("-")[0]
-    values = list(encoded_alerts(kind, min(most, _POOL[kind])))
+    values = list(encoded_alerts(kind, min(most, _POOL[kind]), nights=nights))
     base = bytearray(b"".join(values))
     walk = _Walk(base, bytearray(len(base)), survey)
     ends, id_places = [], []

@@ -23,6 +23,7 @@ import pytest
 from benchmarks.__main__ import main as bench
 from benchmarks.catalog import main as bench_catalog
 from benchmarks.links import main as bench_links
+from benchmarks.night import main as bench_night
 from fink_dask.cli.main import cli
 from tests.alerts.made_up import AlertKind, avro_schema
 from tests.harness.alerts_once import alerts_once
@@ -287,7 +288,7 @@ def test_a_page_names_only_options_that_exist_and_links_only_to_what_is_there(pa
     page = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     if path.name == "moving-from-fink-client.md":
         page = re.sub(r"^\|[^|]*\|", "|", page, flags=re.MULTILINE)  # its first column is of fink-client's options
-    commands = (cli, *cli.commands.values(), bench, bench_links, bench_catalog)
+    commands = (cli, *cli.commands.values(), bench, bench_links, bench_night, bench_catalog)
     known = {name for command in commands for option in command.params for name in option.opts}
     named = {
         flag.replace("_", "-")
