@@ -224,8 +224,9 @@ def _ranges(ranges: Sequence[dict[str, Any]]) -> str:
     return f"""
 ## Many ranges
 
-Ranges with nothing to read are planned, submitted to two workers and collected, in one process. The time should be
-proportional to their number.
+`python -m benchmarks.ranges` measures this section: ranges with nothing to read are planned, submitted to two workers
+and collected, by one process that is client and scheduler. Its processor time is what a range costs there; seconds
+depend on what else the machine does. It should be proportional to the number of ranges, and memory should not.
 
 {table(head, ([str(row[name]) for name in head] for row in ranges))}
 """

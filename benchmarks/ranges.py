@@ -1,4 +1,7 @@
-"""What planning, submitting and collecting many ranges takes: should be linear in time, and flat in memory."""
+"""What planning, submitting and collecting many ranges takes: should be linear in time, and flat in memory.
+
+``python -m benchmarks.ranges`` measures it anew, and writes the page of the other benchmarks with it.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,20 @@ from pathlib import Path
 
 from benchmarks.environments import ROOT
 from benchmarks.errors import BenchmarkError
-from benchmarks.page import RANGES
+from benchmarks.page import RANGES, write_page
+from benchmarks.results import load
 
 #: How many ranges, for each scale of the benchmark.
 COUNTS = {"full": (10_000, 30_000, 100_000), "small": (100, 300, 1_000)}
+#: What the page shows of a job's answer.
+_SHOWN = (
+    "ranges",
+    "plan, in s",
+    "submit and collect, in s",
+    "processor time of a range, in ms",
+    "memory before, in MB",
+    "memory at its peak, in MB",
+)
 _LIMIT_S = 1800.0
 
 
@@ -35,6 +48,15 @@ def measure_ranges(scale: str, out: Path, say: Callable[[str], None]) -> None:
             )
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             raise BenchmarkError(f"{count:,} ranges could not be measured: {error}") from error
-        answers.append(json.loads(done.stdout.splitlines()[-1]))
+        answer = json.loads(done.stdout.splitlines()[-1])
+        answers.append({name: answer[name] for name in _SHOWN})
         say(f"{count:,} ranges: {answers[-1]['submit and collect, in s']} s")
     (out / RANGES).write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        measure_ranges("full", ROOT / "docs", print)
+    except BenchmarkError as error:
+        sys.exit(f"benchmarks: error: {error}")
+    write_page(load(ROOT / "docs"), ROOT / "docs")

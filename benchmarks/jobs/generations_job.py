@@ -44,9 +44,10 @@ def main() -> None:
     def more(waiting: int, running: int) -> Sequence[Work] | None:
         if waiting or running:
             return []
-        if len(plans) in {count // 10, count}:
+        if len(plans) % (count // 10) == 0 and plans:
             gc.collect()
             memory.append(_memory_kib())
+            print(f"{len(plans):,}: {memory[-1] / 1024:.1f} MB", file=sys.stderr)
         if len(plans) == count:
             return None
         number = len(plans)
@@ -71,7 +72,7 @@ def main() -> None:
                 progress(TransferStarted(identity.topic, 0, 0, 0, 0, None, {0: (0, 0)}))
                 run_ranges(cluster, [], CONSUMERS, progress, lambda: None, more)
         used = time.process_time() - began
-    early, late = memory
+    early, late = memory[0], memory[-1]
     answer = {
         "generations": f"{count:,}",
         "memory after a tenth, in MB": round(early / 1024, 1),

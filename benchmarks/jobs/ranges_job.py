@@ -87,7 +87,7 @@ def main() -> None:
         "plan, in MB": round(bytes_of_plan / 1e6, 1),
         "markers, in MB": round(bytes_of_markers / 1e6, 1),
         "resume, in s": round(resumed, 2),
-        "processor time of that, in s": round(used_resuming, 2),
+        "processor time of a resume, in s": round(used_resuming, 2),
     }
     if workers is not None:
         answer |= {"workers": f"{workers:,}", "of that for idle workers, in s": round(idle * collected, 1)}

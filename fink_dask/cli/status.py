@@ -83,7 +83,7 @@ def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None, Arrival | None]:
 
     running = is_held(ledger)
     plans = ledger.plans()
-    markers = list(ledger.markers(plans))
+    markers = ledger.markers(plans)
     progress = progress_of(plans, markers)
     if not running:
         if gone := missing_files(ledger, markers):

@@ -86,7 +86,7 @@ def compact_dataset(
         raise SettingsError("the new dataset needs a directory of its own: the old one is left untouched")
     try:
         plans = source.plans()
-        markers = list(source.markers(plans))
+        markers = source.markers(plans)
         check_files(source, plans, markers)
         if len(published(source, markers)) < len(markers):
             raise LedgerError(

@@ -71,7 +71,7 @@ class Elsewhere:
     def add(self, ledger: Ledger) -> None:
         """Add the dataset of a topic."""
         plans = ledger.plans()
-        markers = list(ledger.markers(plans))
+        markers = ledger.markers(plans)
         self.snapshots = tuple(sorted((*self.snapshots, snapshot_of(plans, markers))))
         self._unread += [ledger.outdir / path for path in sorted({each.path for one in markers for each in one.files})]
 

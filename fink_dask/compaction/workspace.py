@@ -95,7 +95,7 @@ class Workspace:
             }
         except (FileNotFoundError, LedgerError, KeyError, TypeError, ValueError):
             return None
-        return Merged(file, rows, left_out) if file is None or has_size(self.path / file.staged, file.size) else None
+        return Merged(file, rows, left_out) if file is None or has_size(self.path, file.staged, file.size) else None
 
     def complete(self, group: Group, merged: Merged) -> None:
         """Say that a group is complete; its file is on the disk."""

@@ -10,7 +10,7 @@ from itertools import islice
 Interval = tuple[int, int]
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class OffsetRange:
     """Half-open offsets ``[start, end)`` of one partition; one task consumes one range.
 

@@ -161,19 +161,19 @@ def missing_files(ledger: Ledger, markers: Iterable[Marker]) -> list[Path]:
     return [
         path
         for marker in markers
-        if not all(there(root / file.path, file.size) for root, file in destinations(ledger, marker))
+        if not all(there(root, file.path, file.size) for root, file in destinations(ledger, marker))
         for path in missing_of(ledger, marker, staging_of(ledger, marker), there)
     ]
 
 
 def missing_of(
-    ledger: Ledger, marker: Marker, staging: Path, there: Callable[[Path, int], bool] = has_size
+    ledger: Ledger, marker: Marker, staging: Path, there: Callable[[Path, str, int], bool] = has_size
 ) -> list[Path]:
     """List the files of a range that are neither in the dataset nor in `staging` with the size that was written."""
     return [
         root / file.path
         for root, file in destinations(ledger, marker)
-        if not there(root / file.path, file.size) and not there(staging / file.staged, file.size)
+        if not there(root, file.path, file.size) and not there(staging, file.staged, file.size)
     ]
 
 
@@ -322,7 +322,7 @@ class Attempt:
         """
         if not self.ledger.store.renames:
             there = self.ledger.store.size_finder(self.directory)
-            if not all(there(self.directory / name, size) for name, size in self._staged.items()):
+            if not all(there(self.directory, name, size) for name, size in self._staged.items()):
                 raise LedgerError(f"what was staged is gone from {self.directory}: the ledger was removed meanwhile")
 
     def _is_beaten(self) -> bool:
@@ -362,9 +362,9 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
 
     Raises LedgerError if a marker that is there can't be found.
     """
-    planned: dict[str, dict[str, OffsetRange]] = {}
+    planned: dict[str, list[OffsetRange]] = {}
     for plan in plans:  # of ids of 8 digits, two generations may have the same
-        planned.setdefault(plan.plan_id, {}).update((offset_range.name, offset_range) for offset_range in plan.ranges)
+        planned.setdefault(plan.plan_id, []).extend(plan.ranges)
     rolled = 0
     try:
         ledger.store.make_directory(ledger.staging_path)  # where somebody has removed it
@@ -376,10 +376,13 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
             ledger.store.create_plan_directory(ledger.staging_path / plan_id)
         revisions = ledger.revisions()
         kept: set[str] = set()
+        named: dict[str, dict[str, OffsetRange]] = {}
         for directory in ledger.staged():
             plan_id = directory.parent.name
             name, _, attempt = directory.name.removesuffix(_DOOMED).rpartition("-")
-            offset_range = planned.get(plan_id, {}).get(name)
+            if plan_id not in named:
+                named[plan_id] = {each.name: each for each in planned.get(plan_id, ())}
+            offset_range = named[plan_id].get(name)
             if offset_range is None and _is_committed(ledger, directory):
                 kept.add(plan_id)  # whatever has become of its plan, these may be the only copies
                 continue

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from functools import cache, cached_property
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, OffsetRange, merge, total
@@ -25,6 +26,9 @@ _FIRST_FORMAT = 1
 #: How a document begins whose content stands in the form that is hashed: then it need not be written once more to be
 #: checked. In documents of before, keys are in another order.
 _HEAD = re.compile(rb'\{"fink_dask":"([a-z]+)","format":1,"sha256":"([0-9a-f]{64})","([a-z]+)":')
+
+#: Without what `json.loads` looks for first: another encoding, or spaces.
+_DECODER = json.JSONDecoder()
 
 #: The form of the names of attempts and plans: they become names of directories, which are removed in the end.
 _NAME = re.compile(r"[0-9a-f]{1,32}")
@@ -64,13 +68,21 @@ def unseal(kind: str, path: Path) -> dict[str, Any]:
     Raises LedgerError if it is not a document of this kind, or not as it was written.
     Raises FileNotFoundError if there is none.
     """
-    raw = path.read_bytes()
+    return opened(kind, path.read_bytes(), path)
+
+
+def opened(kind: str, raw: bytes, path: Path | str) -> dict[str, Any]:
+    """Read a document that `path` holds.
+
+    Raises LedgerError if it is not a document of this kind, or not as it was written.
+    """
     try:
         if (head := _HEAD.match(raw)) is not None and head[1] == head[3] == kind.encode():
             canonical = raw[head.end() : -1]
             if hashlib.sha256(canonical).hexdigest().encode() == head[2] and raw.endswith(b"}"):
-                sealed: dict[str, Any] = json.loads(canonical)
-                return sealed
+                sealed, end = _DECODER.raw_decode(text := canonical.decode())
+                if end == len(text):
+                    return cast(dict[str, Any], sealed)
         document = json.loads(raw)
         content: dict[str, Any] = document[kind]
         version, expected = document["format"], document["sha256"]
@@ -116,25 +128,44 @@ def check_types(record: object) -> None:
     Raises ValueError if one is not, or a number is beyond all bounds, or a text can't be written or be the name of a
     file.
     """
-    for name, is_optional, outer, kinds in _rules_of(type(record)):  # type: ignore[arg-type]  # classes can be hashed
-        value = getattr(record, name)
+    rules = _rules_of(type(record))  # type: ignore[arg-type]  # classes can be hashed
+    for value, (name, is_optional, outer, kinds) in zip(rules.values_of(record), rules.each, strict=True):
         if value is None and is_optional:
             continue
-        if outer is not None and type(value) is not outer:
+        if outer is None:
+            _check_value(name, value, kinds)
+        elif type(value) is not outer:
             raise ValueError(f"{name} is of another type")
-        for one in (value,) if outer is None else value.values() if outer is dict else value:
-            if type(one) not in kinds:
-                raise ValueError(f"{name} is of another type")
-            if type(one) is str:
-                if "\0" in one or not (one.isascii() or _can_be_written(one)):
-                    raise ValueError(f"{name} is no text")
-            elif not abs(one) < _MOST:  # NaN is not
-                raise ValueError(f"{name} is beyond all bounds")
+        else:
+            for one in _values_in(value):
+                _check_value(name, one, kinds)
+
+
+def _values_in(held: Any) -> Iterable[Any]:
+    return held.values() if type(held) is dict else held
+
+
+def _check_value(name: str, value: Any, kinds: tuple[type, ...]) -> None:
+    kind = type(value)
+    if kind not in kinds:
+        raise ValueError(f"{name} is of another type")
+    if kind is str:
+        if "\0" in value or not (value.isascii() or _can_be_written(value)):
+            raise ValueError(f"{name} is no text")
+    elif not -_MOST < value < _MOST:  # NaN is not
+        raise ValueError(f"{name} is beyond all bounds")
+
+
+class _Rules(NamedTuple):
+    """The fields of a class that are checked."""
+
+    values_of: Callable[[object], tuple[Any, ...]]
+    #: Of each: its name, whether it may be None, what holds its values, and kinds.
+    each: tuple[tuple[str, bool, type | None, tuple[type, ...]], ...]
 
 
 @cache
-def _rules_of(kind: type[Any]) -> tuple[tuple[str, bool, type | None, tuple[type, ...]], ...]:
-    """Return the fields of a class that are checked: name, whether it may be None, what holds its values, and kinds."""
+def _rules_of(kind: type[Any]) -> _Rules:
     rules = []
     for each in fields(kind):
         annotation = str(each.type)
@@ -142,7 +173,8 @@ def _rules_of(kind: type[Any]) -> tuple[tuple[str, bool, type | None, tuple[type
         outer, inner = _INNER.get(words, (None, words))
         if inner in _KINDS:
             rules.append((each.name, words != annotation, outer, _KINDS[inner]))
-    return tuple(rules)
+    assert len(rules) > 1, "of one name it is no tuple"
+    return _Rules(attrgetter(*[name for name, *_ in rules]), tuple(rules))
 
 
 def _can_be_written(text: str) -> bool:
@@ -153,7 +185,7 @@ def _can_be_written(text: str) -> bool:
     return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DataFile:
     """A file that a range wrote, or the share that it has in a file of many ranges."""
 
@@ -170,8 +202,8 @@ class DataFile:
     file_rows: int | None = None
 
     def __post_init__(self) -> None:
-        for name in (self.path, self.staged):
-            check_inside(name)
+        check_inside(self.path)
+        check_inside(self.staged)
         if self.rows < 0 or self.size < 0 or (self.file_rows is not None and self.file_rows < self.rows):
             raise LedgerError(f"a marker gives {self.path[:80]!r} an impossible size")
 
@@ -188,6 +220,8 @@ class DataFile:
 
 def check_inside(name: str) -> None:
     """Refuse the name of a file that would lie outside dataset and ledger."""
+    if name[:1] not in {"/", ".", ""} and ".." not in name and "\0" not in name and ":" not in name:
+        return  # as nearly all are
     parts = [part for part in name.split("/") if part not in {"", "."}]  # as pathlib has them, which takes longer
     if not parts or name.startswith("/") or ".." in parts or "\0" in name or "://" in name:
         raise LedgerError(f"a marker names a file outside the dataset: {name[:80]!r}")
@@ -324,7 +358,7 @@ class Plan:
             raise LedgerError(f"the ledger's plan can't be read: {error}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Marker:
     """What a committed range holds: every offset of it is in exactly one of seven places.
 
@@ -379,14 +413,14 @@ class Marker:
         if self.superseded and not {file.path for file in self.each_file}.isdisjoint(self.superseded):
             raise LedgerError(f"{self._words} both names and supersedes a file")
         absent = (*self.lost, *self.holes, *self.duplicates, *self.handed_over)
-        counts = (self.rows, self.quarantined, self.filtered)
-        accounted = sum(counts) + total(absent)
-        if accounted != len(self.range) or min(*counts, self.raw_bytes) < 0:
+        accounted = self.rows + self.quarantined + self.filtered + (total(absent) if absent else 0)
+        if accounted != len(self.range) or min(self.rows, self.quarantined, self.filtered, self.raw_bytes) < 0:
             raise LedgerError(f"{self._words} accounts for {accounted:,} of {pluralize(len(self.range), 'offset')}")
-        inside = all(self.range.start <= start < end <= self.range.end for start, end in absent)
-        if absent and (not inside or total(merge(absent)) != total(absent)):
-            raise LedgerError(f"{self._words} holds intervals that overlap, or are outside the range")
-        if sum(file.rows for file in self.files) != self.rows:
+        if absent:
+            inside = all(self.range.start <= start < end <= self.range.end for start, end in absent)
+            if not inside or total(merge(absent)) != total(absent):
+                raise LedgerError(f"{self._words} holds intervals that overlap, or are outside the range")
+        if sum([file.rows for file in self.files]) != self.rows:
             raise LedgerError(f"{self._words} names files that do not add up to its {pluralize(self.rows, 'row')}")
         if self.quarantined != (self.quarantine.rows if self.quarantine is not None else 0):
             records = pluralize(self.quarantined, "record")
@@ -423,7 +457,7 @@ class Marker:
         try:
             values = dict(content)
             values["range"] = OffsetRange(*map(int, values["range"]))
-            values["files"] = tuple(DataFile(**file) for file in values["files"])
+            values["files"] = tuple([DataFile(**file) for file in values["files"]])
             values["quarantine"] = None if values["quarantine"] is None else DataFile(**values["quarantine"])
             for name in ("lost", "holes", "duplicates", "handed_over"):
                 if (intervals := values.get(name, [])) or type(intervals) is not list:
@@ -437,8 +471,8 @@ class Marker:
             values["newest_ms"] = None if newest_ms is None else int(newest_ms)
             marker = cls(**values)
             check_types(marker)
-            for record in marker.each_file:
-                check_types(record)
+            for file in marker.each_file:
+                check_types(file)
             return marker
         except _MISREAD as error:
             raise LedgerError(f"a marker can't be read: {error}") from error

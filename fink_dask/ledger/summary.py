@@ -104,7 +104,7 @@ def summarise(ledger: Ledger) -> Progress:
     Raises LedgerError if the ledger is damaged.
     """
     plans = ledger.plans()
-    return progress_of(plans, list(ledger.markers(plans)))
+    return progress_of(plans, ledger.markers(plans))
 
 
 def without_figures(ledger: Ledger, state: State = "failed") -> Summary:

@@ -142,7 +142,7 @@ def _preview(
     if target is None:
         return Outlook(settings.topic, 0, 0, 0, None, 0, 0, {})
     plans = [] if restart else ledger.plans()
-    markers = list(ledger.markers(plans))
+    markers = ledger.markers(plans)
     draft = plan_next(settings, target, inspector, ledger, plans)
     plan = draft.plan
     opened = open_ranges(plans, markers)

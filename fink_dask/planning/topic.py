@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
@@ -82,7 +82,7 @@ def finish(
     """
     plans = ledger.plans()
     _look_again(settings, observe, inspector, plans, partitions)
-    markers = list(ledger.markers(plans, known=known))
+    markers = ledger.markers(plans, known=known)
     progress = progress_of(plans, markers)
     if progress.missing:
         raise LedgerError(f"not committed: {pluralize(progress.missing_offsets, 'planned offset')}", settings.topic)
@@ -247,7 +247,7 @@ class TopicTransfer:
         self._stack.callback(remove_if_unused, self.ledger, made)
         self._lease = self._stack.enter_context(hold_lease(self.ledger))
         self.plans = self.ledger.plans()
-        markers = list(self._markers())
+        markers = self._markers()
         self.begun = progress_of(self.plans, markers)
         self._before = self.begun.summary
         arrival = read_arrival(self.ledger, _SAME_LINE_S)
@@ -257,12 +257,12 @@ class TopicTransfer:
         rolled = roll_forward(self.ledger, self.plans)
         if rolled:
             self.observe(Note(f"now in the dataset: {pluralize(rolled, 'range')} that an earlier run had committed"))
-            markers = list(self._markers())
+            markers = self._markers()
             self.begun = progress_of(self.plans, markers)
         check_files(self.ledger, self.plans, markers)
         self._opened = open_ranges(self.plans, markers)
 
-    def _markers(self) -> Iterator[Marker]:
+    def _markers(self) -> list[Marker]:
         """Read the markers, but none that was read since it began."""
         return self.ledger.markers(self.plans, known=self._known)
 

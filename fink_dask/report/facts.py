@@ -205,7 +205,7 @@ def find_facts(ledger: Ledger) -> Facts:
     is_running, is_compacted = is_held(ledger), ledger.compaction_path.exists()
     plans = ledger.plans()
     damaged: list[DamagedMarker] = []
-    markers = list(ledger.markers(plans, damaged))
+    markers = ledger.markers(plans, damaged)
     progress = progress_of(plans, markers)
     runs = _runs(ledger)
     commits = [] if is_compacted else _commits(ledger, markers)

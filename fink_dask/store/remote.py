@@ -105,10 +105,13 @@ class RemoteStore:
     def files_below(self, directory: Path, known: Set[Path] = frozenset()) -> Iterator[Path]:
         yield from sorted(_object(directory).sizes())
 
-    def size_finder(self, *roots: Path) -> Callable[[Path, int], bool]:
+    def reader(self, directory: Path) -> Callable[[str], bytes]:
+        return lambda name: (directory / name).read_bytes()
+
+    def size_finder(self, *roots: Path) -> Callable[[Path, str, int], bool]:
         # In a few requests, instead of one for each file.
         known = {path: size for root in roots for path, size in _object(root).sizes().items()}
-        return lambda path, size: known.get(path) == size
+        return lambda root, path, size: known.get(root / path) == size
 
     def for_each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
         with ThreadPoolExecutor(_AT_ONCE) as pool:

@@ -117,8 +117,14 @@ class Store(Protocol):
     def files_below(self, directory: Path, known: Set[Path] = frozenset()) -> Iterator[Path]:
         """Yield in order whatever is no directory; also a link to one, which readers follow, unless it is known."""
 
-    def size_finder(self, *roots: Path) -> Callable[[Path, int], bool]:
-        """Return what tells whether a file below these directories is there, with the size that it should have."""
+    def reader(self, directory: Path) -> Callable[[str], bytes]:
+        """Return what reads a file of a directory, of which many are read."""
+
+    def size_finder(self, *roots: Path) -> Callable[[Path, str, int], bool]:
+        """Return what tells whether a file below one of these directories is there, with the size that it should have.
+
+        It is given a directory, the path from there, with slashes, and the size.
+        """
 
     def for_each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
         """Yield each item with what a function returns for it; several calls may run at once."""

@@ -111,7 +111,7 @@ def compare_with_kafka(
         gone = sum(max(0, min(lows.get(each.partition, each.end), each.end) - each.start) for each in ranges)
         found: Counter[_Sameness] = Counter()
         if not problems and sample:
-            chosen = _choose(list(ledger.markers(plans)), lows, sample, random.Random(seed))  # noqa: S311
+            chosen = _choose(ledger.markers(plans), lows, sample, random.Random(seed))  # noqa: S311
             decoders = {plan.plan_id: _Decoders(ledger, plan.identity) for plan in plans}
             for stretch in chosen:
                 records = _Records(connection, topic, _span(stretch), line, on_wait)

@@ -57,7 +57,7 @@ def find_damage(ledger: Ledger, plans: Sequence[Plan], found: Verification) -> t
     }
     unmarked = [bad.range for bad in found.damaged]
     if unmarked:
-        compacted |= with_shared_rows(ledger, list(ledger.markers(plans, [])), unmarked)
+        compacted |= with_shared_rows(ledger, ledger.markers(plans, []), unmarked)
     damages = [_of_files(ledger, finding) for finding in found.findings if finding.marker.range not in compacted]
     damages += [_of_marker(ledger, identities[bad.plan_id], bad) for bad in found.damaged if bad.range not in compacted]
     return damages, compacted

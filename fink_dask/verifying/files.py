@@ -131,7 +131,7 @@ def examine_dataset(ledger: Ledger, advance: Callable[[int], None]) -> Verificat
     plans = ledger.plans()
     identities = {plan.plan_id: plan.identity for plan in plans}
     damaged: list[DamagedMarker] = []
-    markers = list(ledger.markers(plans, damaged))
+    markers = ledger.markers(plans, damaged)
     damaged += unmarked_ranges(ledger, plans, markers, damaged)
     known = {ledger.outdir / file.path for marker in markers for file in marker.files}
     examiner = _Examiner(ledger, markers, advance)

@@ -97,7 +97,7 @@ def run_repair(
         damaged: list[DamagedMarker] = []
         if compacted:
             left = (*left, _say_compacted(ledger, compacted))
-        markers = list(ledger.markers(plans, damaged))
+        markers = ledger.markers(plans, damaged)
         summary = progress_of(plans, markers).summary
         # A foreign file may have been replaced by one of the same name.
         known = {ledger.outdir / file.path for marker in markers for file in marker.files}

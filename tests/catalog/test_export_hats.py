@@ -366,7 +366,7 @@ def test_an_export_that_is_killed_leaves_no_catalog_and_the_next_one_says_what_i
     # The dataset, too, lacks a range now: what is there is exported, with a word.
     copy = Ledger(tmp_path / "alerts")
     subprocess.run(["cp", "-r", sky.ledger.outdir, sky.ledger.path, tmp_path], check=True)
-    marker = next(copy.markers(copy.plans()))
+    marker = copy.markers(copy.plans())[0]
     copy.marker_path(marker.range).unlink()
     result = run_cli("export-hats", str(copy.outdir), str(catalog))
     assert result.returncode == 3

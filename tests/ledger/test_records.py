@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -234,11 +234,11 @@ WRONG_MARKERS: list[tuple[str, object]] = [
     ("superseded", "ab"),
     ("superseded", [5]),
     ("lost", [[float("nan"), 11]]),
-    ("files", [{**FILE.__dict__, "path": "a\ud800.parquet"}]),
-    ("files", [{**FILE.__dict__, "path": 5}]),
-    ("files", [{**FILE.__dict__, "size": float("nan")}]),
-    ("files", [{**FILE.__dict__, "sha256": None}]),
-    ("files", [{**FILE.__dict__, "file_rows": "6"}]),
+    ("files", [{**asdict(FILE), "path": "a\ud800.parquet"}]),
+    ("files", [{**asdict(FILE), "path": 5}]),
+    ("files", [{**asdict(FILE), "size": float("nan")}]),
+    ("files", [{**asdict(FILE), "sha256": None}]),
+    ("files", [{**asdict(FILE), "file_rows": "6"}]),
     ("files", [5]),
     ("files", 5),
 ]

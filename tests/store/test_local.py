@@ -145,11 +145,11 @@ def test_only_files_of_macos_are_nobodys(name: str, is_one: bool, tmp_path: Path
 def test_a_directory_in_the_place_of_a_file_is_not_that_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     (tmp_path / "directory").mkdir()
-    assert has_size(tmp_path / "file", 5)
-    assert not has_size(tmp_path / "file", 6)
-    assert not has_size(tmp_path / "directory", (tmp_path / "directory").stat().st_size)
-    assert not has_size(tmp_path / "nowhere", 5)
-    assert not has_size(tmp_path / "file" / "below", 5)
+    assert has_size(tmp_path, "file", 5)
+    assert not has_size(tmp_path, "file", 6)
+    assert not has_size(tmp_path, "directory", (tmp_path / "directory").stat().st_size)
+    assert not has_size(tmp_path, "nowhere", 5)
+    assert not has_size(tmp_path, "file/below", 5)
 
 
 def test_a_lease_is_as_old_as_the_clock_of_the_file_system_says(tmp_path: Path) -> None:

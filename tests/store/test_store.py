@@ -59,9 +59,13 @@ def test_files_are_moved_listed_and_removed_by_whoever_comes_as_often_as_he_like
         store.move_tree(place / "a", place / "moved")
         assert (place / "moved/b/2").read_bytes() == b"a/b/2"
     there = store.size_finder(place)
-    assert there(place / "moved/1", 3)
-    assert not there(place / "moved/1", 4)
-    assert not there(place / "a/1", 3)
+    assert there(place, "moved/1", 3)
+    assert not there(place, "moved/1", 4)
+    assert not there(place, "a/1", 3)
+    read = store.reader(place / "moved")
+    assert read("1") == (place / "moved/1").read_bytes()
+    with pytest.raises(FileNotFoundError):
+        read("2")
     with pytest.raises(FileNotFoundError):
         store.move(place / "a/1", place / "moved/1")
     for _ in range(2):

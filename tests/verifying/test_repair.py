@@ -64,7 +64,7 @@ def repair(kafka: Any, ledger: Ledger, *more: str) -> subprocess.CompletedProces
 
 
 def first(ledger: Ledger) -> Marker:
-    return next(ledger.markers(ledger.plans()))
+    return ledger.markers(ledger.plans())[0]
 
 
 def _files(ledger: Ledger) -> list[Path]:
