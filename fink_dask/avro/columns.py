@@ -13,7 +13,6 @@ import pyarrow as pa
 from fink_dask.avro.kernels import gather, measure
 from fink_dask.avro.operations import BITS, BYTES, DATA, ENDS, ITEMS, PLACES, SIZES, SLACK, SYMBOLS, TEXTS, VALID
 from fink_dask.avro.program import Built, Program
-from fink_dask.batches import Memory
 from fink_dask.errors import FinkDaskError
 
 #: The greatest offset of Arrow that 32 bits hold.
@@ -26,8 +25,9 @@ _MARGIN = 1.25
 #: How many times as much as before a guess may be, and the bytes of all memory from which on nothing is guessed: what
 #: one record takes says little of the others where somebody means harm.
 _MOST, _GUESSED_BYTES = 4, 2**26
-#: How much more than its share a key may come to hold before it is written, as others are written before it.
-_SWING = 1.65
+#: How much more than its share a key may come to hold before it is written, as others are written before it; and which
+#: part of what is held there is always room for in a text.
+_SWING, _SPARE = 1.65, 1024
 #: Bytes that the system gives at once, and those that a part takes beside what is in it.
 _PAGE, _PART_BYTES = 4096, 128
 #: The parts of a column that are buffers of Arrow, after its validity.
@@ -169,7 +169,7 @@ class Taker:
     """
 
     def __init__(self, shape: Shape, built: Sequence[Built], schema: pa.Schema) -> None:
-        self.schema, self.shape, self.built, self.memory = schema, shape, built, Memory()
+        self.schema, self.shape, self.built = schema, shape, built
         self.wanted = np.array(sorted({column for each in built for column in each.columns()}), np.int64)
         self.numbers = {column: number for number, column in enumerate(self.wanted.tolist())}
         # What are symbols where they were decoded are texts from here on.
@@ -286,11 +286,18 @@ class Columns:
         self.nbytes = int(taker.widths @ rows) + int(sizes.sum()) + _PART_BYTES * taker.parts
         if len(self._memory) and (rows <= self._room).all() and (sizes <= self._text_room).all():
             return
+        room, text_room = rows.astype(np.float64), sizes.astype(np.float64)
         # Memory that is not written to takes none, but whole pages: of a few rows, room for all that may come would
         # take many times as much as they do.
-        expected = _SWING * share * most if self.nbytes >= _PAGE * taker.parts else 2 * self.nbytes
-        more = max(1.0, min(expected, most) / self.nbytes)
-        self._move(*(np.ceil(each * more).astype(np.int64) for each in (rows, sizes)))
+        if most > self.nbytes >= _PAGE * taker.parts:
+            more = max(1.0, min(_SWING * share, 1) * _MARGIN * most / self.nbytes)
+            room *= more
+            # Of lists and of rare texts, the first rows tell less.
+            room[1:] *= _MARGIN
+            text_room += (more - 1) * text_room + most / _SPARE
+        else:
+            room, text_room = (each * max(1.0, min(2.0, most / self.nbytes)) for each in (room, text_room))
+        self._move(np.ceil(room).astype(np.int64), np.ceil(text_room).astype(np.int64))
 
     def _move(self, room: _Ints, text_room: _Ints) -> None:
         """Move to memory with so much room."""
@@ -301,7 +308,8 @@ class Columns:
         spaces = _spaces(lengths)
         stops = np.cumsum(spaces).reshape(spaces.shape)
         kept, self._starts, self._room, self._text_room = self._memory, stops - spaces, room, text_room
-        self._memory = memory = taker.memory.take(int(stops[-1, -1]) if stops.size else 0)
+        # Arrow's allocator asks for no huge pages, of which what is not written to would take as much as the rest.
+        self._memory = memory = np.frombuffer(pa.allocate_buffer(int(stops[-1, -1]) if stops.size else 0), np.uint8)
         memory[: int(stops[VALID, -1]) if stops.size else 0] = 255
         memory.view(np.int32)[self._starts[ENDS][taker.ended] // 4] = 0
         self._into = np.ascontiguousarray(np.concatenate([self._starts + memory.ctypes.data, lengths]).T)
