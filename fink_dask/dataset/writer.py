@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from fink_dask.avro.schema import AvroSchema
 from fink_dask.dataset.formats import FORMATS, DataFileWriter, Layout, Origin
-from fink_dask.errors import SettingsError
+from fink_dask.errors import SettingsError, parameter
 from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.records import DataFile
 from fink_dask.settings import BUFFER_BYTES, COMPRESSION, OUTFORMATS
@@ -178,8 +178,9 @@ class StagedWriter:
         if target is None:
             if len(self._targets) >= MAX_KEYS:
                 raise SettingsError(
-                    f"more than {MAX_KEYS} partition keys in one range: each would be a file; "
-                    "partition by a column with fewer values",
+                    f"more than {MAX_KEYS:,} partition keys in one range, each of which would be a file: begin again "
+                    f"with {parameter('restart', True)} and fewer columns of {parameter('partitionby')}, or one of "
+                    "fewer values",
                     self._origin.topic,
                     self._origin.range.partition,
                 )

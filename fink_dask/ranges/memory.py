@@ -16,11 +16,12 @@ WORKER_BYTES = 140 * _MIB
 #: The same for the process that runs the scheduler together with the one that workers are forked from.
 BASE_BYTES = 260 * _MIB
 
-#: What a batch costs, in multiples of its raw bytes: as messages, joined, decoded, taken, and most of it again for the
-#: next batch.
+#: What a batch costs, in multiples of its raw bytes: as messages, joined, decoded, and most of it again for the next
+#: batch, or for a row group that is being written.
 _BATCH_FACTOR = 8
 
-#: What a decoded byte that is held back costs: itself, and its copy on the way into a row group.
+#: What a decoded byte that is held back costs: itself, and the room that its columns have left, or what files say of
+#: their row groups.
 _BUFFER_FACTOR = 2
 
 #: The part of a range that may be fetched ahead: as much again can come from beyond its end, and is thrown away.

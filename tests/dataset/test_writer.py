@@ -212,7 +212,7 @@ def test_more_keys_than_files_are_sensible_is_refused_in_words(tmp_path: Path) -
         for key in range(MAX_KEYS):
             writer.write(f"key={key}", row)
         writer.write("key=0", row)
-        with pytest.raises(SettingsError, match="more than 1000 partition keys") as caught:
+        with pytest.raises(SettingsError, match="more than 1,000 partition keys") as caught:
             writer.write("key=x", row)
     assert (caught.value.topic, caught.value.partition) == ("topic", 2)
 

@@ -240,6 +240,6 @@ def test_bad_records_are_quarantined_with_their_bytes_and_do_not_disturb_their_n
 def test_too_many_partition_keys_are_refused_in_words(kafka: Any, topic_name: str, tmp_path: Path) -> None:
     fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 1500, partitions=1)
     (item,) = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "out", partitionby=("candid",))
-    with pytest.raises(SettingsError, match="more than 1000 partition keys"):
+    with pytest.raises(SettingsError, match="more than 1,000 partition keys"):
         transfer_range(item.range, item.settings)
     assert not places(item.settings.ledger.outdir)
