@@ -93,7 +93,7 @@ def _write(facts: Facts, outdir: Path, output: Path, objects: tuple[str, ...]) -
     from datetime import UTC, datetime
 
     import fink_dask
-    from fink_dask.ledger.ledger import storage_error
+    from fink_dask.ledger.ledger import storage_in_words
     from fink_dask.report.page import render
     from fink_dask.report.panels import find_panels
 
@@ -102,10 +102,8 @@ def _write(facts: Facts, outdir: Path, output: Path, objects: tuple[str, ...]) -
     from fink_dask.store.local import LOCAL
 
     content = page.encode()
-    try:
+    with storage_in_words(target):
         LOCAL.replace(target, content)
-    except OSError as error:
-        raise storage_error(error, target) from error
     return len(content)
 
 
@@ -124,12 +122,9 @@ def _check_older(facts: Facts, target: Path) -> None:
 
 def _head(path: Path) -> str:
     """Read the beginning of a file; a pipe has none, and reading it might wait for ever."""
-    from fink_dask.ledger.ledger import storage_error
+    from fink_dask.ledger.ledger import storage_in_words
 
     if not path.is_file():
         return ""
-    try:
-        with path.open("rb") as file:
-            return file.read(_HEAD_BYTES).decode(errors="replace")
-    except OSError as error:
-        raise storage_error(error, path) from error
+    with storage_in_words(path), path.open("rb") as file:
+        return file.read(_HEAD_BYTES).decode(errors="replace")

@@ -18,7 +18,7 @@ from fink_dask.dataset.presence import intervals_of, stem_of, without_revision
 from fink_dask.errors import LedgerError, SettingsError
 from fink_dask.kafka.offsets import Interval, OffsetRange, merge, subtract
 from fink_dask.ledger.commit import Attempt, is_published, publish, published
-from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.ledger import Ledger, storage_in_words
 from fink_dask.ledger.outdir import check_dataset, check_is_in_kafka, is_part
 from fink_dask.ledger.records import DataFile, Marker
 from fink_dask.ledger.remainder import rest_of
@@ -40,10 +40,8 @@ def files_to_hand_over(ledger: Ledger) -> list[tuple[Marker, DataFile]]:
 
     Raises LedgerError if there is no ledger, it is damaged, or its files can't be handed over.
     """
-    try:
+    with storage_in_words(ledger.outdir):
         there = [path.name for path in ledger.outdir.rglob("part-*")]
-    except OSError as error:
-        raise storage_error(error, ledger.outdir) from error
     return list(_files(ledger, _markers(ledger, there)))
 
 
@@ -64,14 +62,12 @@ def hand_over(ledger: Ledger, names: Collection[str]) -> HandedOver:
     for marker in chosen.values():
         if left := [file.path for file in marker.files if file.path not in wanted]:
             raise SettingsError(f"{left[0]} is of the same range as others that are named: name it as well")
-    try:
+    with storage_in_words(ledger.outdir):
         for marker in {before[name].range: before[name] for name in wanted & before.keys()}.values():
             if not is_published(ledger, marker):  # a command that was killed has not removed all of it
                 publish(ledger, marker, lambda _: None)
         for _ in ledger.store.for_each(lambda marker: _hand_over(ledger, marker), list(chosen.values())):
             pass
-    except OSError as error:
-        raise storage_error(error, ledger.outdir) from error
     done = [file for marker in chosen.values() for file in marker.files]
     return HandedOver(len(chosen), len(done), sum(file.rows for file in done), sum(file.size for file in done))
 

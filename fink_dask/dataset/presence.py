@@ -14,7 +14,7 @@ from fink_dask.dataset.formats import UNREADABLE, Contents, Offsets, Origin, for
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, OffsetRange
 from fink_dask.ledger.commit import missing_files
-from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.ledger import Ledger, storage_in_words
 from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Marker, Plan
 from fink_dask.units import pluralize
 
@@ -106,10 +106,8 @@ def unmarked_ranges(
     }
     if not opened:
         return []
-    try:
+    with storage_in_words(ledger.outdir):
         stems = {without_revision(path.stem) for path in ledger.outdir.rglob("part-*")}
-    except OSError as error:
-        raise storage_error(error, ledger.outdir) from error
     shared = with_shared_rows(ledger, markers, opened)
     return [
         DamagedMarker(

@@ -19,7 +19,7 @@ from fink_dask.avro.schema import AvroSchema
 from fink_dask.dataset.formats import KAFKA_FIELDS, RAW_SCHEMA
 from fink_dask.dataset.partitioning import Partitioning, resolve_partitioning
 from fink_dask.errors import LedgerError, SchemaError, SettingsError
-from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.ledger import Ledger, storage_error, storage_in_words
 from fink_dask.ledger.records import Identity, Plan, seal, unseal
 from fink_dask.settings import RECORD_OUTFORMATS
 
@@ -100,13 +100,11 @@ def reconcile_versions(
     `is_first`: nothing was planned yet: what a job left behind that was killed before its first plan does not count.
     Raises FinkDaskError if the ledger is damaged, or the file system refuses.
     """
-    try:
+    with storage_in_words(ledger.path):
         if is_first:
             ledger.store.remove_tree(_directory(ledger))
         if len(versions.schemas) > 1:
             ledger.store.put_new(ledger.schema_path(identity), versions.first.text.encode())
-    except OSError as error:
-        raise storage_error(error, ledger.path) from error
     for schema in versions.schemas[1:]:
         try:
             register(ledger, identity, partitioning, schema)
@@ -153,13 +151,11 @@ def _write_list(ledger: Ledger, names: Sequence[str]) -> None:
     """Write the list of schemas, the first one of which has no number."""
     for number, name in enumerate(names, _FIRST_NUMBER):
         path, content = _path(ledger, number), seal("version", {"schema_sha256": name})
-        try:
+        with storage_in_words(path):
             if path.exists() and path.read_bytes() == content:
                 continue
             ledger.store.make_directory(path.parent)
             ledger.store.replace(path, content)
-        except OSError as error:
-            raise storage_error(error, path) from error
 
 
 def _read(ledger: Ledger, identities: Sequence[Identity]) -> Versions:
@@ -187,11 +183,9 @@ def _taken(ledger: Ledger) -> list[str]:
 
 def _sync(ledger: Ledger) -> None:
     """Bring the list to the disk, also what others have written to it: files are about to rely on it."""
-    try:
+    with storage_in_words(_directory(ledger)):
         if _directory(ledger).is_dir():
             ledger.store.sync(_directory(ledger))
-    except OSError as error:
-        raise storage_error(error, _directory(ledger)) from error
 
 
 def _directory(ledger: Ledger) -> Path:

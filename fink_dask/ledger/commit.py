@@ -29,7 +29,7 @@ from pathlib import Path, PurePosixPath
 
 from fink_dask.errors import FinkDaskError, LedgerError, StorageError
 from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger, storage_error
+from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger, storage_in_words
 from fink_dask.ledger.records import DataFile, Marker, Plan, seal, unseal
 from fink_dask.store.local import LOCAL, directories_down_to, has_size
 from fink_dask.store.newfile import NewFile
@@ -366,7 +366,7 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
     for plan in plans:  # of ids of 8 digits, two generations may have the same
         planned.setdefault(plan.plan_id, []).extend(plan.ranges)
     rolled = 0
-    try:
+    with storage_in_words(ledger.staging_path):
         ledger.store.make_directory(ledger.staging_path)  # where somebody has removed it
         # It counts for nothing until it is complete. An attempt that still sends, on a worker that its job has lost,
         # fails, as does one whose staging directory is renamed.
@@ -399,8 +399,6 @@ def roll_forward(ledger: Ledger, plans: Iterable[Plan]) -> int:
                 rolled += 1
         for name in names - planned.keys() - kept:
             ledger.store.remove_tree(ledger.staging_path / name)
-    except OSError as error:
-        raise storage_error(error, ledger.staging_path) from error
     return rolled
 
 

@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fink_dask.errors import LedgerError, StorageError
-from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.ledger import Ledger, storage_error, storage_in_words
 from fink_dask.store.location import store_of
 
 #: Seconds between two signs of life.
@@ -106,7 +106,7 @@ def hold_lease(ledger: Ledger) -> Iterator[Lease]:
     """
     holder = Holder(socket.gethostname(), os.getpid(), uuid.uuid4().hex, _namespace())
     aside = ledger.path / f".lease-{holder.nonce}"
-    try:
+    with storage_in_words(ledger.path):
         # A lease stands on it, and so does every marker.
         ledger.store.try_commit(ledger.path / f".trial-{holder.nonce}")
         ledger.store.write_new(aside, json.dumps(asdict(holder)).encode())
@@ -115,8 +115,6 @@ def hold_lease(ledger: Ledger) -> Iterator[Lease]:
         finally:
             aside.unlink(missing_ok=True)
         lease = Lease(path, holder)
-    except OSError as error:
-        raise storage_error(error, ledger.path) from error
     try:
         # Each of two jobs that chose another place for the ledger sees at least the lease of the other one.
         if ledger.elsewhere is not None and (ledger.elsewhere.exists() or is_held(ledger.elsewhere)):

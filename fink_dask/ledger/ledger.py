@@ -132,10 +132,8 @@ class Ledger:
 
     def exists(self) -> bool:
         """Tell whether there is a plan."""
-        try:
+        with storage_in_words(self.plans_path):
             return self.plans_path.is_dir() and any(self.plans_path.glob(_PLANS))
-        except OSError as error:
-            raise storage_error(error, self.plans_path) from error
 
     def plans(self) -> list[Plan]:
         """Read all generations of the plan, the first one first.
@@ -175,10 +173,8 @@ class Ledger:
             raise LedgerError(f"the next plan of {self.path} would have the id of another, {plan.plan_id}: try again")
         # Even where it is there already: only then is its name known to be on the disk before the plan's.
         self._publish(self.schema_path(plan.identity), schema.text.encode())
-        try:
+        with storage_in_words(self.staging_path):
             self.store.create_plan_directory(self.staging_path / plan.plan_id)
-        except OSError as error:
-            raise storage_error(error, self.staging_path) from error
         if not self._publish(self.plan_path(plan), seal("plan", plan.to_json())):
             raise LedgerError(f"another transfer has just planned into {self.outdir}")
 
@@ -206,10 +202,8 @@ class Ledger:
         path = self.schema_path(identity)
         if schema.fingerprint != identity.schema_sha256:
             raise LedgerError(f"the schema in Kafka is not the one that {path} was")
-        try:
+        with storage_in_words(path):
             self.store.replace(path, schema.text.encode())
-        except OSError as error:
-            raise storage_error(error, path) from error
 
     def marker_path(self, offset_range: OffsetRange, revision: int = 0) -> Path:
         """Where a marker of a range is, once it is committed."""
@@ -277,11 +271,9 @@ class Ledger:
 
     def add_profile(self, profile: dict[str, Any]) -> None:
         """Keep where the time of a run went; only the holder of the lease may."""
-        try:
+        with storage_in_words(self.profiles_path):
             self.store.make_directory(self.profiles_path)
             number = 1 + sum(1 for _ in self.profiles_path.glob("*.json"))
-        except OSError as error:
-            raise storage_error(error, self.profiles_path) from error
         while not self._publish(self.profiles_path / f"{number:08d}.json", seal("profile", profile)):
             number += 1
 
@@ -290,10 +282,8 @@ class Ledger:
         return self.path / f"schema-{identity.schema_sha256[:16]}.avsc"
 
     def _publish(self, path: Path, content: bytes) -> bool:
-        try:
+        with storage_in_words(path):
             return self.store.put_new(path, content)
-        except OSError as error:
-            raise storage_error(error, path) from error
 
 
 @contextmanager
@@ -377,3 +367,12 @@ def _read(kind: str, path: Path) -> dict[str, Any]:
 def storage_error(error: OSError, path: Path) -> StorageError:
     """Say an OSError in one line, with what it happened to."""
     return StorageError(f"{error.strerror or error}: {error.filename or path}")
+
+
+@contextmanager
+def storage_in_words(path: Path) -> Iterator[None]:
+    """Let an OSError be what `storage_error` makes of it."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path) from error

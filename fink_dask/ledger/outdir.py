@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
 from fink_dask.ledger.lease import hold_lease, is_held
-from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, latest, ledgers_path, storage_error
+from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, latest, ledgers_path, storage_error, storage_in_words
 from fink_dask.ledger.records import JOINED
 from fink_dask.ledger.summary import State, Summary
 from fink_dask.store.local import is_finder_file
@@ -50,7 +50,7 @@ def find_ledger(outdir: Path, joins: bool = False) -> Ledger:
     """
     if not outdir.name:
         raise SettingsError(f"{outdir} is no place for a dataset: its ledger is to be beside it")
-    try:
+    with storage_in_words(outdir):
         beside = latest(Ledger(outdir))
         of_season = beside.elsewhere
         if of_season is None:
@@ -60,8 +60,6 @@ def find_ledger(outdir: Path, joins: bool = False) -> Ledger:
             for ledger in (beside, of_season):
                 if is_there(ledger):
                     return ledger
-    except OSError as error:
-        raise storage_error(error, outdir) from error
     if LEDGER_SUFFIX in outdir.name:  # it could be taken for something else there
         return beside
     return of_season if joins or _of_season(outdir.parent) else beside
@@ -246,24 +244,20 @@ def unfinished(ledger: Ledger) -> str:
 def datasets_in(outdir: Path) -> list[Ledger]:
     """List the datasets right below a directory, in the order of their names."""
     found = {ledger.outdir.name: ledger for ledger in _of_season(outdir)}
-    try:
+    with storage_in_words(outdir):
         if outdir.is_dir():
             names = [path.name for path in store_of(outdir).directories(outdir) if path.name.endswith(LEDGER_SUFFIX)]
             beside = [Ledger(outdir / name.removesuffix(LEDGER_SUFFIX)) for name in names if name != LEDGER_SUFFIX]
             found |= {ledger.outdir.name: ledger for ledger in map(latest, beside) if ledger.exists()}
-    except OSError as error:
-        raise storage_error(error, outdir) from error
     return [found[name] for name in sorted(found)]
 
 
 def _of_season(outdir: Path) -> list[Ledger]:
     """List the datasets in a directory whose ledgers are beside it."""
-    try:
+    with storage_in_words(ledgers_path(outdir)):
         if not outdir.name or not ledgers_path(outdir).is_dir():
             return []
         names = [path.name for path in store_of(outdir).directories(ledgers_path(outdir))]
-    except OSError as error:
-        raise storage_error(error, ledgers_path(outdir)) from error
     ledgers = [Ledger(outdir / name, is_of_season=True) for name in names]
     return [ledger for ledger in map(latest, ledgers) if ledger.exists()]
 
@@ -348,13 +342,11 @@ def _move(ledger: Ledger) -> None:
     target = ledger.elsewhere
     if target is None or LEDGER_SUFFIX in ledger.outdir.name:
         raise LedgerError(f"{ledger.outdir} can't be one of a season: its name would be taken for that of a ledger")
-    with hold_lease(ledger):  # which also refuses where both places have one
-        try:
-            ledger.store.make_directory(target.path.parent)
-            if target.path.is_dir():
-                target.path.rmdir()  # of a transfer that was refused; with anything in it, this fails
-            ledger.path.rename(target.path)
-            for directory in (target.path.parent, ledger.path.parent):
-                ledger.store.sync(directory)
-        except OSError as error:
-            raise storage_error(error, target.path) from error
+    # The lease also refuses where both places have one.
+    with hold_lease(ledger), storage_in_words(target.path):
+        ledger.store.make_directory(target.path.parent)
+        if target.path.is_dir():
+            target.path.rmdir()  # of a transfer that was refused; with anything in it, this fails
+        ledger.path.rename(target.path)
+        for directory in (target.path.parent, ledger.path.parent):
+            ledger.store.sync(directory)

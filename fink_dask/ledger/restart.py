@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fink_dask.errors import FinkDaskError, LedgerError, parameter
 from fink_dask.ledger.lease import hold_lease
-from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, ledgers_again, storage_error
+from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, ledgers_again, storage_in_words
 from fink_dask.ledger.outdir import check_outdir
 from fink_dask.ledger.summary import summarise
 
@@ -65,12 +65,10 @@ def set_aside(ledger: Ledger) -> Path:
         ledger.store.put_new(new.path / _BEGUN, json.dumps({"files": files}).encode())
         return _move_objects(new)
     name = f"{_prefix(ledger)}{uuid.uuid4().hex[:8]}"
-    try:
+    with storage_in_words(ledger.path):
         # Where there is a token already, its move is the one to complete.
         ledger.store.put_new(ledger.path / _INTENT, json.dumps({"aside": name}).encode())
         return _move(ledger)
-    except OSError as error:
-        raise storage_error(error, ledger.path) from error
 
 
 def complete_move(ledger: Ledger) -> Path | None:
@@ -81,11 +79,8 @@ def complete_move(ledger: Ledger) -> Path | None:
     token, done = (_INTENT, None) if ledger.store.renames else (_BEGUN, ledger.path / _MOVED)
     if not (ledger.path / token).is_file() or (done is not None and done.is_file()):
         return None
-    with hold_lease(ledger):
-        try:
-            return _move(ledger) if ledger.store.renames else _move_objects(ledger)
-        except OSError as error:
-            raise storage_error(error, ledger.path) from error
+    with hold_lease(ledger), storage_in_words(ledger.path):
+        return _move(ledger) if ledger.store.renames else _move_objects(ledger)
 
 
 @dataclass(frozen=True)

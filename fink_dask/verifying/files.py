@@ -21,7 +21,7 @@ from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval
 from fink_dask.ledger.commit import destinations, staging_of
 from fink_dask.ledger.lease import is_held
-from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.ledger import Ledger, storage_in_words
 from fink_dask.ledger.outdir import check_dataset, total_of
 from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Marker
 from fink_dask.ledger.summary import Progress, Summary, progress_of
@@ -141,14 +141,12 @@ def examine_dataset(ledger: Ledger, advance: Callable[[int], None]) -> Verificat
     # The files of a range are its own also where its marker can't be read.
     stems = {stem_of(identities[bad.plan_id], bad.range, bad.plan_id) for bad in damaged}
     directories = {parent for path in known for parent in path.parents}
-    try:
+    with storage_in_words(ledger.outdir):
         foreign = tuple(
             path
             for path in ledger.store.files_below(ledger.outdir, directories)
             if path not in known and not (stems and without_revision(path.stem) in stems)
         )
-    except OSError as error:
-        raise storage_error(error, ledger.outdir) from error
     return Verification(
         progress_of(plans, markers), tuple(findings), tuple(damaged), foreign, check_schemas(ledger, plans)
     )

@@ -19,7 +19,7 @@ from fink_dask.dataset.schema_versions import known_versions, partitioning_of, p
 from fink_dask.errors import LedgerError, SchemaError, parameter
 from fink_dask.ledger.commit import Attempt, roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
-from fink_dask.ledger.ledger import Ledger, storage_error
+from fink_dask.ledger.ledger import Ledger, storage_in_words
 from fink_dask.ledger.outdir import check_dataset
 from fink_dask.ledger.records import Identity, Marker
 from fink_dask.ledger.remainder import rest_of
@@ -94,10 +94,8 @@ def _retry_plan(
         problems = check_file(ledger.path / marker.quarantine.path, marker.quarantine, footer)
         if problems:
             raise LedgerError(f"{problems[0]}; fink-dask repair fetches it again")
-        try:
+        with storage_in_words(ledger.path):
             done.append(_retry_range(ledger, identity, marker, widener, written, framing))
-        except OSError as error:
-            raise storage_error(error, ledger.path) from error
         advance(marker.quarantined)
     return done
 
