@@ -44,7 +44,8 @@ ROOMS = {
     "dashboard": {"progress", "ledger", "errors", "units"},
     "cluster": {"dashboard", "ranges", "progress", "ledger", "store", "avro", "kafka", "settings", "errors", "units"},
     "running": {
-        *("cluster", "dashboard", "following", "planning", "ranges", "progress", "joining", "ledger", "kafka"),
+        *("cluster", "compaction", "dashboard", "following", "planning", "ranges", "progress", "joining", "ledger"),
+        "kafka",
         *("settings", "errors", "units"),
     },
     "verifying": {
@@ -94,7 +95,7 @@ IMPORTERS = {
     "confluent_kafka": {"kafka.confluent"},
     "dask": {"api", "cluster", "dashboard", "running.scheduling"},
     "dask_jobqueue": {"cluster.jobspec"},
-    "distributed": {"api", "cluster", "dashboard", "running.scheduling"},
+    "distributed": {"api", "cluster", "dashboard", "running.merging", "running.scheduling"},
     "jinja2": {"dashboard.page", "report.page"},
     "obstore": {"store.bucket", "store.service"},
     "llvmlite": {"compiling"},

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fink_dask.cli.command import Place, command, json_option, log_to_stderr, typed_option, verbose_option
+from fink_dask.cli.cluster import asked_cluster, cluster_options
+from fink_dask.cli.command import (
+    Place,
+    command,
+    config_option,
+    json_option,
+    log_to_stderr,
+    typed_option,
+    verbose_option,
+)
 from fink_dask.cli.output import say
 from fink_dask.cli.stopped import ending_as_json
 from fink_dask.errors import FinkDaskError, SettingsError
@@ -18,8 +27,10 @@ from fink_dask.settings import COMPRESSION, COMPRESSIONS
 from fink_dask.units import pluralize
 
 if TYPE_CHECKING:
+    from fink_dask.cluster.choice import ClusterChoice
     from fink_dask.compaction.compact import Caller, Compacted
     from fink_dask.compaction.groups import Form
+    from fink_dask.compaction.task import Merger
     from fink_dask.ledger.ledger import Ledger
     from fink_dask.ledger.summary import Summary
 
@@ -43,10 +54,19 @@ if TYPE_CHECKING:
 @typed_option(
     "--compression", type=click.Choice(COMPRESSIONS), default=COMPRESSION, show_default=True, help="Codec of the files."
 )
+@cluster_options
 @json_option
 @verbose_option
+@config_option
 def compact(
-    outdir: Path, newdir: Path, file_size: str, unique: str | None, compression: str, as_json: bool, verbose: bool
+    outdir: Path,
+    newdir: Path,
+    file_size: str,
+    unique: str | None,
+    compression: str,
+    as_json: bool,
+    verbose: bool,
+    **given: Any,
 ) -> int:
     """Rewrite the dataset OUTDIR as NEWDIR, with a few large files; OUTDIR is left as it is.
 
@@ -61,17 +81,18 @@ def compact(
     from fink_dask.ledger.outdir import find_datasets, find_ledger
     from fink_dask.units import parse_memory
 
-    log_to_stderr(verbose)
+    chosen = asked_cluster(given).resolve()
+    log_to_stderr(verbose)  # after the import of Dask, which sets up its own logging
     form = Form(parse_memory("--file-size", file_size), unique, compression)
     (source, several), target = find_datasets(outdir.resolve()), find_ledger(newdir.resolve())
     if several:
-        return _compact_each(several, newdir.resolve(), form, as_json)
+        return _compact_each(several, newdir.resolve(), form, chosen, as_json)
     if source.is_of_season and target.outdir.parent == source.outdir.parent:
         raise SettingsError(
             f"{target.outdir} would be read with the other topics in {target.outdir.parent}: choose another directory"
         )
     with ending_as_json(source, as_json):
-        found = _compact(source, target, form)
+        found = _compact(source, target, form, chosen)
     # The new dataset is only as complete as the old one.
     exit_code = 0 if found.summary.state == "complete" else 3
     if as_json:
@@ -90,29 +111,28 @@ def compact(
     return exit_code
 
 
-def _compact(source: Ledger, target: Ledger, form: Form) -> Compacted:
+def _compact(source: Ledger, target: Ledger, form: Form, chosen: ClusterChoice) -> Compacted:
     from fink_dask.compaction.compact import compact_dataset
 
-    with _told() as (threads, caller):
-        return compact_dataset(source, target, form, threads, caller)
+    with _told(chosen) as (merger, caller):
+        return compact_dataset(source, target, form, merger, caller)
 
 
 @contextmanager
-def _told() -> Iterator[tuple[int, Caller]]:
-    """Yield how many files to write at once, and whom to tell how far it is."""
+def _told(chosen: ClusterChoice, is_season: bool = False) -> Iterator[tuple[Merger, Caller]]:
+    """Yield what writes the files, and whom to tell how far it is."""
     from fink_dask.cluster.local import threads_of_memory
-    from fink_dask.compaction.compact import THREAD_BYTES, Caller
+    from fink_dask.compaction.compact import Caller
+    from fink_dask.compaction.task import THREAD_BYTES
+    from fink_dask.running.merging import merging_on
     from fink_dask.show.bar import CountBar
 
-    with CountBar("compacting") as bar:
-        yield (
-            threads_of_memory(THREAD_BYTES),
-            Caller(
-                lambda words: say(f"fink-dask: {words}", err=True),
-                lambda size: bar.begin("compacting", size),
-                bar.advance,
-            ),
-        )
+    def note(words: str) -> None:
+        say(f"fink-dask: {words}", err=True)
+
+    threads = threads_of_memory(THREAD_BYTES)
+    with CountBar("compacting") as bar, merging_on(chosen, threads, is_season, note) as merger:
+        yield merger, Caller(note, lambda size: bar.begin("compacting", size), bar.advance)
 
 
 def _details(found: Compacted, form: Form) -> dict[str, Any]:
@@ -120,7 +140,7 @@ def _details(found: Compacted, form: Form) -> dict[str, Any]:
     return {"files_before": found.files_before, "form": asdict(form), "is_new": found.is_new}
 
 
-def _compact_each(sources: Sequence[Ledger], newdir: Path, form: Form, as_json: bool) -> int:
+def _compact_each(sources: Sequence[Ledger], newdir: Path, form: Form, chosen: ClusterChoice, as_json: bool) -> int:
     """Compact the datasets of several topics, in turn; one that fails does not stop the others."""
     from fink_dask.cli.several import print_table, print_topics_json
     from fink_dask.compaction.season import compact_season
@@ -135,8 +155,8 @@ def _compact_each(sources: Sequence[Ledger], newdir: Path, form: Form, as_json: 
     errors: dict[str, str] = {}
     before = 0
     ledgers = {source.outdir.name: source for source in sources}
-    with _told() as (threads, caller):
-        done = compact_season(sources, newdir, form, threads, caller)
+    with _told(chosen, is_season=True) as (merger, caller):
+        done = compact_season(sources, newdir, form, merger, caller)
     for name, found in done.items():
         if isinstance(found, FinkDaskError):
             errors[name] = str(found)

@@ -59,7 +59,7 @@ def job_queue_cluster(
     if SYSTEMS[spec.asked.system].tried is None:
         progress(Note(f"fink-dask has never been tried on {spec.system}: please tell us how it went", warning=True))
     with ExitStack() as stack:
-        room = stack.enter_context(_room(needs.ledger))
+        room = stack.enter_context(_room(needs))
         keywords = spec.keywords(room, write_keys(room) if spec.is_encrypted else None)
         options = SCHEDULER_OPTIONS | {"dashboard_address": free_address(dashboard_address)}
         options |= keywords.pop("scheduler_options", {})
@@ -123,14 +123,14 @@ def _keys_in(room: Path) -> Security:
     return Security(require_encryption=True, tls_ca_file=certificate, **files)
 
 
-def _room_of(ledger: Ledger) -> Path:
-    return ledger.store.shared_directory(ledger.path, "jobs")
+def _room_of(ledger: Ledger, name: str = Needs.room) -> Path:
+    return ledger.store.shared_directory(ledger.path, name)
 
 
 @contextmanager
-def _room(ledger: Ledger) -> Iterator[Path]:
+def _room(needs: Needs) -> Iterator[Path]:
     """Make a private directory for keys and logs; the logs are kept where the run fails."""
-    room = _room_of(ledger)
+    room = _room_of(needs.ledger, needs.room)
     shutil.rmtree(room, ignore_errors=True)  # of a run that was killed: the lease says that it is gone
     room.mkdir(mode=0o700)
     try:

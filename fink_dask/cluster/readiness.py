@@ -38,9 +38,13 @@ class Needs:
 
     #: To whose directories it writes.
     ledger: Ledger
-    #: kafka, topic: the brokers that it must reach, and what it must find there.
-    kafka: KafkaSettings
+    #: kafka, topic: the brokers that it must reach, and what it must find there; None where nothing is read from Kafka.
+    kafka: KafkaSettings | None
     topic: str
+    #: A file that it must see.
+    reads: Path | None = None
+    #: Where keys and logs of its jobs are in the ledger; a run that holds no lease to its end has a place of its own.
+    room: str = "jobs"
 
 
 def check_fitness(needs: Needs, made: Path) -> None:
@@ -59,6 +63,13 @@ def check_fitness(needs: Needs, made: Path) -> None:
     except OSError as error:
         words = f"it does not see {ledger.path} as this machine does, or may not write to it ({error.strerror})"
         raise StorageError(words) from error
+    try:
+        if needs.reads is not None:
+            needs.reads.stat()
+    except OSError as error:
+        raise StorageError(f"it does not see {needs.reads} as this machine does ({error.strerror})") from error
+    if needs.kafka is None:
+        return
     try:
         with open_inspector(needs.kafka) as inspector:
             inspector.describe(needs.topic)
@@ -178,7 +189,7 @@ class WorkerPool:
         if not is_new:
             return None
         self._ask()
-        return f"{self._lack}; it gets no ranges"
+        return f"{self._lack}; it gets nothing to do"
 
     def accept(self, worker: str) -> None:
         """Take note that a worker works."""

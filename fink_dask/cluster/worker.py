@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -35,8 +36,8 @@ RESULTS_OF = "results of"
 
 #: The connections of this process.
 _connections = ConnectionPool()
-#: The runs and topics for which this process is known to have what it needs.
-_fit: set[tuple[str, str]] = set()
+#: The runs and ledgers for which this process is known to have what it needs.
+_fit: set[tuple[str, Path]] = set()
 #: The turns that its threads wait for, by how many of them decode at once.
 _turns: dict[int, DecodeSlots] = {}
 
@@ -131,7 +132,7 @@ atexit.register(_connections.close)
 _portions = Portions()
 
 
-def _give_memory_back() -> None:
+def give_memory_back() -> None:
     """Let Arrow use an allocator that gives freed memory back; with the wheels' default it looks like a leak."""
     try:
         pa.set_memory_pool(pa.jemalloc_memory_pool())
@@ -187,20 +188,32 @@ def make_errand() -> Callable[[str, bytes], Any]:
     return bootstrap
 
 
-def _find_lack(run: str, settings: TaskSettings) -> str | None:
-    """Check once for each run and topic whether this process can do the work; return what it lacks."""
-    topic, ledger = settings.identity.topic, settings.ledger
-    if (run, topic) in _fit:
+def find_lack(run: str, needs: Needs, made: Path) -> str | None:
+    """Check once for each run and ledger whether this process can do the work; return what it lacks."""
+    key = (run, needs.ledger.path)
+    if key in _fit:
         return None
     try:
-        check_fitness(
-            Needs(ledger, settings.kafka, topic),
-            ledger.store.plan_directory(ledger.staging_path / settings.plan_id),
-        )
+        check_fitness(needs, made)
     except FinkDaskError as error:
         return str(error)
-    _fit.add((run, topic))
+    _fit.add(key)
     return None
+
+
+def is_unwanted(worker: Any) -> Callable[[], bool]:
+    """Return what tells whether nobody waits any more for what this thread does.
+
+    Cancelling does not reach a running thread, but the worker's own state of the task tells. A worker that closes waits
+    for its threads, where no nanny ends its process.
+    """
+    key = worker.get_current_task()
+
+    def should_stop() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is None or task.state == "cancelled" or worker.status not in WORKER_ANY_RUNNING
+
+    return should_stop
 
 
 def take_share(run: str, share: Share) -> None:
@@ -251,9 +264,13 @@ def transfer_on_worker(
 
     worker = get_worker()
     wait_for_stores(settings.kafka.reconnect_timeout_s)
-    if looks and (lack := _find_lack(progress_topic, settings)) is not None:
-        return worker.address, lack
-    _give_memory_back()
+    if looks:
+        ledger = settings.ledger
+        made = ledger.store.plan_directory(ledger.staging_path / settings.plan_id)
+        needs = Needs(ledger, settings.kafka, settings.identity.topic)
+        if (lack := find_lack(progress_topic, needs, made)) is not None:
+            return worker.address, lack
+    give_memory_back()
     key = worker.get_current_task()
     reported, received = 0.0, -1
 
@@ -264,12 +281,7 @@ def transfer_on_worker(
             reported, received = now, progress.received
             worker.log_event(progress_topic, asdict(progress))
 
-    def should_stop() -> bool:
-        # Cancelling does not reach a running thread, but the worker's own state of the task tells. A worker that closes
-        # waits for its threads, where no nanny ends its process.
-        task = worker.state.tasks.get(key)
-        return task is None or task.state == "cancelled" or worker.status not in WORKER_ANY_RUNNING
-
+    should_stop = is_unwanted(worker)
     try:
         with _sharing(progress_topic, share):
             results = [

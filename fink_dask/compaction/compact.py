@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -19,28 +17,24 @@ from fink_dask.compaction.merge import (
     check_identifier,
     check_source,
     find_duplicates,
-    merge_group,
 )
+from fink_dask.compaction.task import Merger, MergeTask
 from fink_dask.compaction.workspace import Workspace, is_settled, read_compaction
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.presence import check_files
 from fink_dask.dataset.schema_versions import check_is_parquet, dataset_schema
 from fink_dask.errors import LedgerError, SettingsError, StorageError
+from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Step, published
 from fink_dask.ledger.lease import Lease, hold_lease, is_held
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_dataset, check_outdir, free_bytes
 from fink_dask.ledger.records import Marker, Plan, seal
 from fink_dask.ledger.summary import Summary, summarise
-from fink_dask.settings import BUFFER_BYTES
 from fink_dask.units import format_bytes, pluralize
 
-#: About the most that a thread holds: a row group as it is read, what waits for the next one, and its encoding.
-THREAD_BYTES = 5 * BUFFER_BYTES
 #: The share of duplicates beyond which the identifier is in doubt.
 _MANY = 0.2
-#: Seconds between two looks at the lease.
-_LOOK_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,11 +63,12 @@ class Caller:
 
 
 def compact_dataset(
-    source: Ledger, target: Ledger, form: Form, threads: int, caller: Caller, elsewhere: Elsewhere | None = None
+    source: Ledger, target: Ledger, form: Form, merger: Merger, caller: Caller, elsewhere: Elsewhere | None = None
 ) -> Compacted:
     """Compact a dataset, or go on with it.
 
     `form`: what the new one is to be like.
+    `merger`: what writes the files of the new one.
     `elsewhere`: alerts that it does not get, as other topics of its season hold them.
     Raises FinkDaskError if the dataset is not whole, there is already another one in place of the new one, or the file
     system refuses. What was done is kept, and the same call goes on from there.
@@ -100,7 +95,7 @@ def compact_dataset(
         begun = read_compaction(target)
         if begun is not None and is_settled(target):
             compaction = replace(compaction, others=begun.others)
-        job = _Job(source, target, plans, markers, compaction, threads, caller, elsewhere)
+        job = _Job(source, target, plans, markers, compaction, merger, caller, elsewhere)
         is_new = not target.exists()
         if is_new:
             job.check()
@@ -127,7 +122,7 @@ class _Job:
         plans: Sequence[Plan],
         markers: Sequence[Marker],
         compaction: Compaction,
-        threads: int,
+        merger: Merger,
         caller: Caller,
         elsewhere: Elsewhere | None,
     ) -> None:
@@ -136,11 +131,10 @@ class _Job:
         self._plans = plans
         self._markers = markers
         self._compaction = compaction
-        self._threads = threads
+        self._merger = merger
         self._caller = caller
         self._elsewhere = elsewhere
         self._groups = make_groups(markers, compaction.form.file_bytes)
-        self._stopped = threading.Event()
 
     def check(self) -> None:
         """Refuse what can't be done, before anything is written.
@@ -191,52 +185,37 @@ class _Job:
         workspace.publish()
 
     def _merge(self, groups: list[Group], workspace: Workspace, done: dict[int, Merged], lease: Lease) -> None:
-        """Merge groups in several threads; `done` has those that were complete before, and takes the others."""
+        """Merge groups; `done` has those that were complete before, and takes the others."""
         if not groups:
             return
         size = sum(file.size for group in groups for file in group.sources)
         self._check_space(size)
         self._caller.plan(size)
+
+        def complete(task: MergeTask, merged: Merged) -> None:
+            done[task.group.number] = merged
+            workspace.complete(task.group, merged)
+
+        self._merger(self._tasks(groups), complete, self._caller.advance, lease.check)
+
+    def _tasks(self, groups: list[Group]) -> list[MergeTask]:
         schema = dataset_schema(self._source)
-        merging = Merging(
-            root=self._source.outdir,
-            schema=schema,
-            index=RangeIndex(offset_range for plan in self._plans for offset_range in plan.ranges),
-            duplicates=self._find_duplicates(schema),
-            footer=self._compaction.footer(self._plans[-1]),
-            compression=self._compaction.form.compression,
-            should_stop=self._stopped.is_set,
-        )
-
-        with workspace.writing():
-            self._merge_each(groups, merging, workspace, done, lease)
-
-    def _merge_each(
-        self, groups: list[Group], merging: Merging, workspace: Workspace, done: dict[int, Merged], lease: Lease
-    ) -> None:
-        def merge(group: Group) -> None:
+        footer, compression = self._compaction.footer(self._plans[-1]), self._compaction.form.compression
+        duplicates = self._find_duplicates(schema)
+        ranges_of: dict[str, set[OffsetRange]] = {}
+        for marker in self._markers:
+            for file in marker.files:
+                ranges_of.setdefault(file.path, set()).add(marker.range)
+        tasks = []
+        for group in groups:
+            # Of all ranges, and all duplicates, only its own: they are sent with it.
+            ranges = set().union(*(ranges_of[file.path] for file in group.sources))
+            index, left_out = RangeIndex(ranges), duplicates.among(ranges)
+            merging = Merging(self._source.outdir, schema, index, left_out, footer, compression)
             name = self._compaction.file_name(self._plans[0].identity.topic, group.number)
             final = f"{group.directory}/{name}" if group.directory else name
-            path = workspace.new_file(group)
-            try:
-                done[group.number] = merge_group(group, merging, path, final, self._caller.advance, workspace.persist)
-            except BaseException:
-                path.unlink(missing_ok=True)
-                raise
-            workspace.complete(group, done[group.number])
-
-        with ThreadPoolExecutor(self._threads) as pool:
-            try:
-                left: set[Future[None]] = {pool.submit(merge, group) for group in groups}
-                while left:
-                    finished, left = wait(left, _LOOK_S, FIRST_EXCEPTION)
-                    for future in finished:
-                        future.result()
-                    lease.check()
-            except BaseException:
-                self._stopped.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+            tasks.append(MergeTask(group, merging, self._target, self._compaction, final))
+        return tasks
 
     def _find_duplicates(self, schema: pa.Schema) -> Duplicates:
         unique = self._compaction.form.unique

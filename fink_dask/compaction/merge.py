@@ -6,7 +6,7 @@ Alerts that a producer has sent more than once are found first.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from fink_dask.store.location import store_of
 from fink_dask.store.newfile import NewFile
 
 Places = npt.NDArray[np.int64]
+_NONE: Places = np.empty(0, np.int64)
 
 
 class Duplicates:
@@ -56,6 +57,16 @@ class Duplicates:
                 nearest = np.minimum(np.searchsorted(dropped, wanted), len(dropped) - 1)
                 kept[mine] = dropped[nearest] != wanted
         return kept
+
+    def among(self, ranges: Iterable[OffsetRange]) -> Duplicates:
+        """Return those in some ranges."""
+        found: dict[int, list[Places]] = {}
+        for offset_range in sorted(ranges):
+            offsets = self._offsets.get(offset_range.partition, _NONE)
+            first, last = np.searchsorted(offsets, (offset_range.start, offset_range.end))
+            if first < last:
+                found.setdefault(offset_range.partition, []).append(offsets[first:last])
+        return Duplicates({partition: np.concatenate(offsets) for partition, offsets in found.items()})
 
 
 class Elsewhere:
@@ -143,22 +154,20 @@ def _identifiers(path: Path, name: str, kind: pa.DataType) -> pa.Table:
 
 @dataclass(frozen=True)
 class Merging:
-    """What the groups of a compaction have in common."""
+    """How a group is merged."""
 
     #: The dataset that the files are of.
     root: Path
     #: The columns of all of them; those that a file lacks are null in its rows.
     schema: pa.Schema
-    #: The ranges that the rows are of.
+    #: The ranges that the rows of the group are of.
     index: RangeIndex
-    #: The rows that are left out.
+    #: The rows of these that are left out.
     duplicates: Duplicates
     #: Key-value metadata of the new files.
     footer: Mapping[str, str]
     #: Codec of the new files.
     compression: str
-    #: Asked after each row group; True ends it.
-    should_stop: Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -178,6 +187,7 @@ def merge_group(
     merging: Merging,
     path: Path,
     final: str,
+    should_stop: Callable[[], bool],
     advance: Callable[[int], None],
     persist: Callable[[NewFile], None],
 ) -> Merged:
@@ -187,6 +197,7 @@ def merge_group(
 
     `path`: where to write to; nothing is left there if all rows are left out.
     `final`: where the file belongs in the new dataset.
+    `should_stop`: asked after each row group; True ends it.
     `advance`: told the bytes of each file that was read.
     `persist`: brings the file to the disk.
     Raises LedgerError if a file is not what was written.
@@ -201,7 +212,7 @@ def merge_group(
             check_source(merging.root, file)
             with _open(merging.root / file.path) as parquet:
                 for number in range(parquet.num_row_groups):
-                    if merging.should_stop():
+                    if should_stop():
                         raise InterruptedTransferError("stopped")
                     table, kept, dropped = _select(parquet.read_row_group(number, use_threads=False), merging)
                     rows.update({offset_range: len(offsets) for offset_range, offsets in kept.items()})

@@ -12,6 +12,7 @@ from fink_dask.avro.schema import field_type
 from fink_dask.compaction.compact import Caller, Compacted, compact_dataset
 from fink_dask.compaction.groups import Form
 from fink_dask.compaction.merge import Elsewhere, check_identifier
+from fink_dask.compaction.task import Merger
 from fink_dask.compaction.workspace import is_settled
 from fink_dask.dataset.schema_versions import dataset_schema
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, StorageError
@@ -21,7 +22,7 @@ from fink_dask.ledger.outdir import datasets_in, find_ledger
 
 
 def compact_season(
-    sources: Sequence[Ledger], newdir: Path, form: Form, threads: int, caller: Caller
+    sources: Sequence[Ledger], newdir: Path, form: Form, merger: Merger, caller: Caller
 ) -> dict[str, Compacted | FinkDaskError]:
     """Compact each of several topics, or go on with it; returns what became of each, in their order.
 
@@ -44,7 +45,7 @@ def compact_season(
             if elsewhere is not None and not is_settled(target):
                 _check_is_alone(other for other in targets.values() if other != target)
             if name in of_name:
-                found[name] = compact_dataset(of_name[name], target, form, threads, caller, elsewhere)
+                found[name] = compact_dataset(of_name[name], target, form, merger, caller, elsewhere)
         except FinkDaskError as error:
             found[name] = error
         if elsewhere is not None and target.exists():

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from pathlib import Path
 from fink_dask.compaction.groups import Compaction, Group
 from fink_dask.compaction.merge import Merged
 from fink_dask.dataset.schema_versions import copy_versions
-from fink_dask.errors import LedgerError
+from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import Interval, OffsetRange, merge, total
 from fink_dask.ledger.commit import Step
 from fink_dask.ledger.ledger import Ledger
@@ -79,9 +79,10 @@ class Workspace:
         """Name the file of a group; nobody else has the name."""
         return self._scratch / f"{group.number:06d}-{uuid.uuid4().hex[:8]}.parquet"
 
-    def persist(self, file: NewFile) -> None:
+    def persist(self, file: NewFile, should_stop: Callable[[], bool]) -> None:
         """Bring the file of a group to the disk, or to the store."""
-        self._store.persist([file], self.path)
+        self._store.persist([file], self.path, should_stop)
+        self._store.sync(self.path)
 
     def merged(self, group: Group) -> Merged | None:
         """Return what has become of a group, or None where it is not complete, or what says so is damaged."""
@@ -98,8 +99,12 @@ class Workspace:
         return Merged(file, rows, left_out) if file is None or has_size(self.path, file.staged, file.size) else None
 
     def complete(self, group: Group, merged: Merged) -> None:
-        """Say that a group is complete; its file is on the disk."""
-        self._store.sync(self.path)
+        """Say that a group is complete; its file is on the disk.
+
+        Raises StorageError if it is not there: whoever wrote it sees another directory under this name.
+        """
+        if merged.file is not None and not has_size(self.path, merged.file.staged, merged.file.size):
+            raise StorageError(f"a worker has written {self.path / merged.file.staged}, and it is not there")
         content = {
             "file": None if merged.file is None else asdict(merged.file),
             "rows": [[*asdict(offset_range).values(), rows] for offset_range, rows in merged.rows.items()],

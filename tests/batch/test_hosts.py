@@ -95,7 +95,7 @@ def test_a_worker_that_joins_late_and_does_not_reach_kafka_gets_no_ranges_and_is
             process.kill()
             process.communicate()
     assert process.returncode == 0, err
-    (warning,) = [line for line in err.splitlines() if "gets no ranges" in line]
+    (warning,) = [line for line in err.splitlines() if "gets nothing to do" in line]
     assert f"worker tcp://{other.address}:" in warning
     assert "can't reach Kafka" in warning
     assert_exactly_once(outdir, oracle.values)

@@ -173,7 +173,7 @@ def test_a_worker_that_joins_late_gets_work_or_is_named_and_spoils_nothing(
         assert other in transfer.workers
     else:
         (warning,) = transfer.warnings
-        assert re.fullmatch(f"worker {other} can't work here: {words}; it gets no ranges", warning), warning
+        assert re.fullmatch(f"worker {other} can't work here: {words}; it gets nothing to do", warning), warning
         assert transfer.workers == early
     assert not list((home / "out.fink").glob(".token*"))
 

@@ -23,6 +23,7 @@ from fink_dask.avro.schema import parse_schema
 from fink_dask.compaction.compact import Caller, Compacted, compact_dataset
 from fink_dask.compaction.groups import Form, RangeIndex, make_groups
 from fink_dask.compaction.merge import find_duplicates
+from fink_dask.compaction.task import Threads
 from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.presence import check_files
 from fink_dask.dataset.schema_versions import known_versions, register
@@ -78,7 +79,7 @@ def target(tmp_path: Path) -> Ledger:
 
 
 def _compact(source: Ledger, target: Ledger, form: Form = Form()) -> Compacted:  # noqa: B008 - frozen
-    return compact_dataset(source, target, form, 1, Caller())
+    return compact_dataset(source, target, form, Threads(1), Caller())
 
 
 def _rows(ledger: Ledger) -> list[dict[str, object]]:
@@ -403,7 +404,7 @@ def test_a_compaction_that_was_begun_is_begun_anew_when_the_dataset_has_changed(
     source.freeze(more, SCHEMA)
     transfer(source, more, more.ranges[0])
     notes: list[str] = []
-    compact_dataset(source, target, Form(), 1, Caller(note=notes.append))
+    compact_dataset(source, target, Form(), Threads(1), Caller(note=notes.append))
     assert notes == ["begun anew: the dataset has changed since, or the new one is to be another"]
     assert read_places(target) == sorted(PLACES + places(more))
     assert verify_dataset(target).problems == ()

@@ -12,6 +12,7 @@ import pytest
 import fink_dask
 from fink_dask.compaction.compact import Caller, compact_dataset
 from fink_dask.compaction.groups import Form
+from fink_dask.compaction.task import Threads
 from fink_dask.compaction.workspace import Workspace, read_compaction
 from fink_dask.errors import FinkDaskError, LedgerError
 from fink_dask.kafka.offsets import OffsetRange
@@ -35,7 +36,7 @@ def _source(outdir: Path) -> Ledger:
 
 
 def _compact(source: Ledger, target: Ledger) -> None:
-    compact_dataset(source, target, Form(), 1, Caller())
+    compact_dataset(source, target, Form(), Threads(1), Caller())
 
 
 def _read(ledger: Ledger) -> list[tuple[int, int]]:
@@ -121,6 +122,6 @@ def test_a_compaction_that_stood_still_while_another_one_completed_it_takes_noth
             Workspace(target, begun).publish()  # as another job does
 
     with pytest.raises(FinkDaskError):
-        compact_dataset(source, target, Form(), 1, Caller(step=step))
+        compact_dataset(source, target, Form(), Threads(1), Caller(step=step))
     assert told[-1] == "ready"
     _assert_whole(object_store, target)

@@ -13,6 +13,7 @@ import fink_dask
 from fink_dask.compaction.compact import Caller, Compacted
 from fink_dask.compaction.groups import Form
 from fink_dask.compaction.season import compact_season
+from fink_dask.compaction.task import Threads
 from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import datasets_in, gather_ledgers
@@ -45,7 +46,7 @@ def season(directory: Path, alerts: list[Alert], which: dict[str, range | list[i
 
 
 def compact(directory: Path, newdir: Path) -> dict[str, Compacted | FinkDaskError]:
-    return compact_season(datasets_in(directory), newdir, UNIQUE, 1, Caller())
+    return compact_season(datasets_in(directory), newdir, UNIQUE, Threads(1), Caller())
 
 
 def held(directory: Path) -> list[tuple[str, int]]:

@@ -15,6 +15,7 @@ import fink_dask
 from fink_dask.avro.schema import parse_schema
 from fink_dask.compaction.compact import Caller, compact_dataset
 from fink_dask.compaction.groups import Form
+from fink_dask.compaction.task import Threads
 from fink_dask.dataset.formats import KAFKA_FIELDS, Origin
 from fink_dask.dataset.partitioning import resolve_partitioning
 from fink_dask.dataset.writer import StagedWriter
@@ -112,7 +113,7 @@ def test_a_directory_without_a_ledger_is_refused(tmp_path: Path) -> None:
 
 def test_a_compacted_dataset_is_opened_alike(tmp_path: Path) -> None:
     source, target = _made(tmp_path / "alerts"), Ledger(tmp_path / "few")
-    compact_dataset(source, target, Form(), 1, Caller())
+    compact_dataset(source, target, Form(), Threads(1), Caller())
     before, after = fink_dask.open_dataset(source.outdir), fink_dask.open_dataset(target.outdir)
     assert after.schema == before.schema
     order = [(field.name, "ascending") for field in KAFKA_FIELDS]
