@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.alerts.made_up import AlertKind
-from tests.harness.batch import committed, start_cli
+from tests.harness.batch import Started, committed
 from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
 from tests.harness.distant import DistantDask
 from tests.harness.hosts import Host, Network
@@ -60,19 +60,13 @@ def test_the_link_of_a_host_that_is_cut_for_a_while_costs_no_alert(
     with dask(network, workers, tmp_path) as cluster, client_host.inside():
         options = ("--scheduler", cluster.address, "-nconsumers", "2", "-batchsize", "1")
         arguments = transfer_arguments(distant_kafka, name, outdir, *options)
-        process = start_cli(arguments, environment(SLOWLY))
-        try:
-            wait_for(lambda: process.poll() is not None or committed(outdir) > 0, "a range")
-            assert process.poll() is None
+        with Started(arguments, environment(SLOWLY)) as started:
+            started.wait_until(lambda: committed(outdir) > 0, "a range")
+            assert started.process.poll() is None
             with network.cut(victim):
                 deadline = time.monotonic() + cut_s
                 wait_for(lambda: time.monotonic() > deadline, "the cut to end", timeout_s=cut_s + 5)
-            _, err = process.communicate(timeout=400)
-        finally:
-            process.kill()
-            process.communicate()
-    assert process.returncode == 0, err
-    assert "Traceback" not in err
+            started.finish(timeout_s=400)
     assert_exactly_once(outdir, oracle.values)
     assert run_cli("verify", str(outdir)).returncode == 0
 
@@ -86,15 +80,10 @@ def test_a_worker_that_joins_late_and_does_not_reach_kafka_gets_no_ranges_and_is
         oracle = fill_topic(distant_kafka.bootstrap_servers, name, AlertKind.ZTF_LIGHT, 12_000, partitions=12)
     with dask(network, [worker], tmp_path) as cluster, other.without(kafka_host), client_host.inside():
         options = ("--scheduler", cluster.address, "-nconsumers", "3", "-batchsize", "1")
-        process = start_cli(transfer_arguments(distant_kafka, name, outdir, *options), environment(SLOWLY))
-        try:
-            wait_for(lambda: process.poll() is not None or committed(outdir) > 0, "a range")
+        with Started(transfer_arguments(distant_kafka, name, outdir, *options), environment(SLOWLY)) as started:
+            started.wait_until(lambda: committed(outdir) > 0, "a range")
             cluster.start_worker(other)
-            _, err = process.communicate(timeout=300)
-        finally:
-            process.kill()
-            process.communicate()
-    assert process.returncode == 0, err
+            _, err = started.finish()
     (warning,) = [line for line in err.splitlines() if "gets nothing to do" in line]
     assert f"worker tcp://{other.address}:" in warning
     assert "can't reach Kafka" in warning

@@ -14,6 +14,7 @@ from pathlib import Path
 from fink_dask.ledger.ledger import Ledger
 from tests.harness.cli import PROGRAM
 from tests.harness.kafka_install import HarnessError, apt_install, is_debian_root
+from tests.harness.oracle import wait_for
 
 #: Longer than any of their commands takes; they wait for a daemon that is gone.
 COMMAND_TIMEOUT_S = 60
@@ -64,6 +65,31 @@ def start_cli(arguments: Sequence[str], settings: Mapping[str, str]) -> subproce
     """Start ``fink-dask`` in a process of its own, whose environment leads it to a batch system."""
     command = [*PROGRAM, *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings)
+
+
+class Started:
+    """``fink-dask`` in a process as `start_cli` starts it; a context manager, which ends it."""
+
+    def __init__(self, arguments: Sequence[str], settings: Mapping[str, str]) -> None:
+        self.process = start_cli(arguments, settings)
+
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Return when something is so, or it has ended."""
+        wait_for(lambda: self.process.poll() is not None or condition(), what)
+
+    def finish(self, status: int = 0, timeout_s: float = 300) -> tuple[str, str]:
+        """Wait for its end, which is to be with this status; returns its output and its errors."""
+        out, err = self.process.communicate(timeout=timeout_s)
+        assert self.process.returncode == status, err
+        assert "Traceback" not in err
+        return out, err
 
 
 def committed(outdir: Path) -> int:
