@@ -75,7 +75,7 @@ def _let_go(ledger: Ledger, copied: Path, as_json: bool) -> None:
     from fink_dask.dataset.handover import hand_over as let_go
 
     try:
-        names = copied.read_text(encoding="utf-8").splitlines()
+        names = copied.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"--copied {copied} can't be read: {error}") from error
     done = let_go(ledger, [name for name in names if name])

@@ -77,7 +77,7 @@ def status(outdir: Path, as_json: bool) -> int:
 
 
 def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None, Arrival | None]:
-    from fink_dask.ledger.commit import missing_files
+    from fink_dask.ledger.commit import gone_files
     from fink_dask.ledger.lease import is_held
     from fink_dask.ledger.summary import progress_of, read_arrival, read_lag
 
@@ -86,7 +86,7 @@ def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None, Arrival | None]:
     markers = ledger.markers(plans)
     progress = progress_of(plans, markers)
     if not running:
-        if gone := missing_files(ledger, markers):
+        if gone := gone_files(ledger, plans, markers):
             from fink_dask.dataset.presence import missing_error  # here, as it loads what reads the files
 
             raise missing_error(gone)

@@ -13,7 +13,7 @@ import numpy as np
 from fink_dask.dataset.formats import UNREADABLE, Contents, Offsets, Origin, format_of, why_unreadable
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import Interval, OffsetRange
-from fink_dask.ledger.commit import missing_files
+from fink_dask.ledger.commit import gone_files
 from fink_dask.ledger.ledger import Ledger, storage_in_words
 from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Marker, Plan
 from fink_dask.units import pluralize
@@ -79,7 +79,7 @@ def check_files(ledger: Ledger, plans: Sequence[Plan], markers: Sequence[Marker]
     if unmarked:
         # Reading it again would replace its files, or, where Kafka no longer has the alerts, declare them lost.
         raise LedgerError(f"{unmarked[0].error}: fink-dask repair writes the marker again")
-    gone = missing_files(ledger, markers)
+    gone = gone_files(ledger, plans, markers)
     if gone:
         raise missing_error(gone)
 

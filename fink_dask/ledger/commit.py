@@ -166,6 +166,19 @@ def missing_files(ledger: Ledger, markers: Iterable[Marker]) -> list[Path]:
     ]
 
 
+def gone_files(ledger: Ledger, plans: Sequence[Plan], markers: Sequence[Marker]) -> list[Path]:
+    """List files as `missing_files` does, but none that somebody hands over meanwhile: that needs no lease.
+
+    `markers`: those that counted a while ago.
+    """
+    gone = missing_files(ledger, markers)
+    while gone:
+        before, gone = gone, missing_files(ledger, ledger.markers(plans))
+        if gone == before:
+            break
+    return gone
+
+
 def missing_of(
     ledger: Ledger, marker: Marker, staging: Path, there: Callable[[Path, str, int], bool] = has_size
 ) -> list[Path]:

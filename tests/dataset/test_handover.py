@@ -86,6 +86,16 @@ def test_files_that_were_moved_away_already_are_handed_over(tmp_path: Path) -> N
     assert summarise(ledger).summary.state == "complete"
 
 
+def test_a_transfer_that_ends_meanwhile_misses_only_files_that_nobody_has_handed_over(tmp_path: Path) -> None:
+    ledger = make_whole(tmp_path / "alerts", [PLAN])
+    markers = ledger.markers([PLAN])
+    hand_over(ledger, _names(ledger, FIRST))
+    check_files(ledger, [PLAN], markers)
+    (ledger.outdir / _names(ledger, SECOND)[0]).unlink()
+    with pytest.raises(LedgerError, match="1 file"):
+        check_files(ledger, [PLAN], markers)
+
+
 def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation_of_a_hand_over(tmp_path: Path) -> None:
     for after in count(1):
         ledger = make_whole(tmp_path / str(after), [PLAN])
