@@ -32,7 +32,7 @@ from typing import Any
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.errors import LedgerError, SchemaError, StorageError
 from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, opened, seal, unseal
+from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, UnknownFormatError, opened, seal, unseal
 from fink_dask.store.location import store_of
 from fink_dask.store.store import Store
 
@@ -236,7 +236,8 @@ class Ledger:
     ) -> list[Marker]:
         """Read the marker that counts of each committed range, its last revision, in plan order.
 
-        `damaged`: takes the markers that can't be read; without it, the first one is raised.
+        `damaged`: takes the markers that can't be read; without it, the first one is raised, as one of a later
+        fink-dask always is.
         `known`: has the markers that were read before, which are not read again, and takes the others.
         Raises LedgerError if one is damaged, or belongs to another plan than the one that holds its range.
         """
@@ -260,7 +261,7 @@ class Ledger:
         with _collecting_no_garbage():
             for (plan_id, offset_range, name, revision), found in self.store.for_each(read, wanted):
                 if isinstance(found, LedgerError):
-                    if damaged is None:
+                    if damaged is None or isinstance(found, UnknownFormatError):
                         raise found
                     damaged.append(DamagedMarker(plan_id, offset_range, revision, found))
                 elif found is not None:

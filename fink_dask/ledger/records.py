@@ -52,6 +52,10 @@ _USUAL: dict[str, Any] = {
 _MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
+class UnknownFormatError(LedgerError):
+    """A document is of a format that a later fink-dask writes: it is no damage, and must not be mended as one."""
+
+
 def seal(kind: str, content: dict[str, Any]) -> bytes:
     """Write `content` as a document of a kind (``plan``, ``marker``), with its checksum."""
     is_first = kind not in _FORMATS or (kind == "marker" and "handed_over" not in content)
@@ -74,6 +78,7 @@ def unseal(kind: str, path: Path) -> dict[str, Any]:
 def opened(kind: str, raw: bytes, path: Path | str) -> dict[str, Any]:
     """Read a document that `path` holds.
 
+    Raises UnknownFormatError if a later fink-dask has written it.
     Raises LedgerError if it is not a document of this kind, or not as it was written.
     """
     try:
@@ -90,7 +95,8 @@ def opened(kind: str, raw: bytes, path: Path | str) -> dict[str, Any]:
         raise LedgerError(f"{path} is damaged: it is not a {kind} of a fink-dask ledger") from error
     newest = _FORMATS.get(kind, _FIRST_FORMAT)
     if type(version) is not int or not _FIRST_FORMAT <= version <= newest:
-        raise LedgerError(
+        is_later = type(version) is int and version > newest
+        raise (UnknownFormatError if is_later else LedgerError)(
             f"{path} has format {str(version)[:20]!r}, and this fink-dask reads formats up to {newest}: use the one "
             "that wrote it"
         )

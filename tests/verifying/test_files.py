@@ -251,7 +251,7 @@ EDITS: list[Callable[[bytes], bytes]] = [
     lambda content: b"",
     lambda content: b"\xff" * 10,
     lambda content: b"[" * 100_000,
-    lambda content: content.replace(b'"format":1', b'"format":9'),
+    lambda content: content.replace(b'"format":1', b'"format":0'),
 ]
 
 
@@ -263,6 +263,13 @@ def test_a_marker_that_was_edited_by_hand_is_refused(ledger: Ledger, edit: Calla
     assert path.read_bytes() != before
     found = verify_dataset(ledger)
     assert ([marker.range for marker in found.damaged], found.summary.state) == ([FIRST], "failed")
+
+
+def test_a_marker_of_a_later_version_is_no_damage_that_a_repair_would_mend(ledger: Ledger) -> None:
+    path = ledger.marker_path(FIRST)
+    path.write_bytes(path.read_bytes().replace(b'"format":1', b'"format":9'))
+    with pytest.raises(LedgerError, match="use the one that wrote it"):
+        verify_dataset(ledger)
 
 
 @pytest.mark.parametrize("committed", [True, False])
