@@ -6,6 +6,7 @@ line and its own files to the process that forks, and waits for the end of what 
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import select
@@ -132,3 +133,7 @@ if __name__ == "__main__":
         serve(socket.socket(fileno=int(sys.argv[1])))
         _become_a_test_process(environment)
         exec(eval(sys.stdin.readline()))
+        # What was loaded before the fork is not taken down: some libraries would say, after pytest's summary, that they
+        # have leaked.
+        atexit._run_exitfuncs()
+        os._exit(0)

@@ -25,7 +25,11 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
             "tests/ledger/test_remainder.py",
             "tests/ledger/test_revision.py",
         ),
-        "fink_dask/ledger/gather.py": ("tests/ledger/test_gather.py",),
+        "fink_dask/ledger/outdir.py": (
+            "tests/ledger/test_gather.py",
+            "tests/ledger/test_ledger.py",
+            "tests/ledger/test_several.py",
+        ),
     },
     "store": {
         "fink_dask/store/newfile.py": (
@@ -97,7 +101,6 @@ EQUIVALENT = {
     "fink_dask/avro/columns.py Scratch.grow: 1 → 2 #1": "numpy takes any negative length for what is left",
     "fink_dask/avro/columns.py Scratch.__init__: 0 → 1 #2": "a text gets its room when the first one needs it",
     "fink_dask/avro/columns.py Scratch._make_scope: 1 → 2": "a row more of memory than there has to be",
-    "fink_dask/avro/columns.py Taker.take: 1 → 2": "the same",
     "fink_dask/avro/columns.py _enough: 0 → 1": "what does not fit takes more than one",
     "fink_dask/compiling.py _peeks: True → False": "what is read is a place, a length, or copied as it is",
     "fink_dask/compiling.py _extended: load.align = 1 → pass": "processors of today read at any address",
@@ -105,7 +108,7 @@ EQUIVALENT = {
     "fink_dask/kafka/offsets.py subtract: break → continue": "what follows in order begins later still",
     "fink_dask/kafka/reader.py RangeReader._read: self._taken_bytes >= self._connection.fetch_bytes → "
     "(self._taken_bytes > self._connection.fetch_bytes)": "a measure of speed, of exactly as many bytes as a fetch",
-    "fink_dask/ledger/gather.py _move: target.path.rmdir() → pass": "POSIX renames over an empty directory as well",
+    "fink_dask/ledger/outdir.py _move: target.path.rmdir() → pass": "POSIX renames over an empty directory as well",
     "fink_dask/store/local.py LocalStore.make_directory_of: continue → break": "the dataset itself is the last one",
     "fink_dask/store/local.py LocalStore.make_directory_of: level == root or twin.name == level.name or not "
     "_is_same(level, twin) → (level == root and twin.name == level.name and (not _is_same(level, twin)))": "one more "

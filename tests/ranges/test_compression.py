@@ -26,7 +26,7 @@ CODECS = {"zstd": "ZSTD", "snappy": "SNAPPY", "lz4": "LZ4", "gzip": "GZIP", "bro
 
 @pytest.fixture(scope="module")
 def full(kafka: Any, topic: str) -> Oracle:
-    return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_FULL, 30, partitions=1)
+    return fill_topic(kafka.bootstrap_servers, topic, AlertKind.ZTF_FULL, 80, partitions=1)  # of a handful, none
 
 
 def blobs(schema: pa.Schema) -> set[str]:
@@ -69,7 +69,7 @@ def test_the_option_reaches_the_workers_and_may_change_from_run_to_run(
     kafka: Any, topic: str, full: Oracle, tmp_path: Path
 ) -> None:
     arguments = transfer_arguments(kafka, topic, tmp_path / "out", "-nconsumers", "1")
-    first = run_cli(*arguments, "-limit", "10", "-compression", "gzip")
+    first = run_cli(*arguments, "-limit", "40", "-compression", "gzip")
     second = run_cli(*arguments, "--compression", "none", "--memory-limit", "700MiB")
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert_exactly_once(tmp_path / "out", full.values)
