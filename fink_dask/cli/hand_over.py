@@ -78,9 +78,14 @@ def _let_go(ledger: Ledger, copied: Path, as_json: bool) -> None:
         names = copied.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"--copied {copied} can't be read: {error}") from error
-    done = let_go(ledger, [name for name in names if name])
+    # As find, tar and rsync write them.
+    done = let_go(ledger, [name.removeprefix("./") for name in names if name])
     if as_json:
         print_json(asdict(done))
+        return
+    if not done.ranges:
+        why = "all of them were handed over before" if any(names) else f"{copied} names no file"
+        say(f"{ledger.outdir}: nothing to hand over, as {why}")
         return
     say(f"{ledger.outdir}: {pluralize(done.files, 'file')} of {pluralize(done.ranges, 'range')} handed over")
     say(f"  alerts     {done.alerts:,}, {decimal(done.size)}")

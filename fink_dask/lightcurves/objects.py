@@ -16,6 +16,8 @@ from fink_dask.lightcurves.points import JD_OF_MJD
 
 #: Batches are counted by themselves; of so many counts one is made.
 _TOGETHER = 256
+#: What is counted.
+_NOTHING = pa.schema([("object", "string"), ("alerts", "int64"), ("first", "double"), ("last", "double")]).empty_table()
 #: LSST gives what moves no object, or this one.
 _NO_OBJECT = "0"
 
@@ -33,7 +35,7 @@ def count_alerts(
     opened = open_each(outdir)
     if not any(fields.has("object") for _, fields in opened):
         raise SettingsError(f"{outdir} has no {opened[0][1].survey.names['object']}: that is what names objects")
-    counts: list[pa.Table] = []
+    counts = [_NOTHING]
     with reading(outdir):
         begin(sum(dataset.count_rows() for dataset, _ in opened))
         for dataset, fields in opened:

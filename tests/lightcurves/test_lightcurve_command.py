@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,3 +94,16 @@ def test_each_slip_is_a_line(outdir: Path, name: str, arguments: tuple[str, ...]
     (line,) = remarks(said.stderr)
     assert words.format(outdir=outdir) in line
     assert line.isprintable()
+
+
+def test_a_dataset_whose_alerts_are_all_elsewhere_has_no_objects(outdir: Path, tmp_path: Path) -> None:
+    here = tmp_path / "alerts"
+    shutil.copytree(outdir, here)
+    shutil.copytree(f"{outdir}.fink", f"{here}.fink")
+    names = run_cli("hand-over", str(here)).stdout.splitlines()
+    (tmp_path / "list").write_text("\n".join(f"./{name}" for name in names))
+    for _ in range(2):
+        done = run_cli("hand-over", str(here), "--copied", str(tmp_path / "list"))
+        assert (done.returncode, "handed over" in done.stdout) == (0, True), done.stderr
+    said = run_cli("lightcurve", str(here), "--json")
+    assert (said.returncode, json.loads(said.stdout)["objects"]) == (0, 0), said.stderr
