@@ -37,7 +37,7 @@ venv: $(VENV)/.installed  ## Make .venv with everything locked (PYTHON=python3.1
 demo: venv  ## Run the demo: a small transfer that needs no Kafka
 	@$(BIN)/fink-dask demo
 
-test: venv  ## Run the tests that each change needs (PYTEST_ARGS="-k offsets" for some); 12 minutes
+test: venv  ## Run the tests that each change needs (PYTEST_ARGS="-k offsets" for some); 11 minutes
 	@$(PYTEST) --session-timeout $(LIMIT) $(PYTEST_ARGS)
 
 # What takes longer: the markers of tests/harness/targets.py. Minutes are estimates for two quiet cores.
