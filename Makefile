@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 LOCK := requirements-dev.lock
 # The lock is resolved on the oldest Python: what only that one needs must be in it.
 LOCK_PYTHON := 3.11
-# Two more than there are cores, because tests wait for something half of their time, and at most six: each takes 1.3 GB,
-# with what it starts. They share one Kafka.
-TEST_PROCESSES ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN) && echo $$((cores < 4 ? cores + 2 : 6)))
+# More than there are cores, because tests wait for something half of their time; each takes 1.3 GB, with what it starts.
+# They share one Kafka.
+TEST_PROCESSES ?= 6
 PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 FURTHER := $(addprefix test-,faults links kills following stores commands docs packaging readers browser)
 # Seconds after which a target fails, whatever is left of it.
@@ -37,7 +37,7 @@ venv: $(VENV)/.installed  ## Make .venv with everything locked (PYTHON=python3.1
 demo: venv  ## Run the demo: a small transfer that needs no Kafka
 	@$(BIN)/fink-dask demo
 
-test: venv  ## Run the tests that each change needs (PYTEST_ARGS="-k offsets" for some); 11 minutes
+test: venv  ## Run the tests that each change needs (PYTEST_ARGS="-k offsets" for some); 10 minutes
 	@$(PYTEST) --session-timeout $(LIMIT) $(PYTEST_ARGS)
 
 # What takes longer: the markers of tests/harness/targets.py. Minutes are estimates for two quiet cores.

@@ -24,8 +24,10 @@ import pytest
 from tests.harness.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Where a run of pytest that this program starts writes, and what it adds to each line.
+#: For a run of pytest that this program starts: where it writes results, what it adds to each line, the file that names
+#: the tests that it runs, and the one where it writes which there are.
 FILE, ROUND = "FINK_DASK_TEST_RESULTS", "FINK_DASK_TEST_ROUND"
+LEFT, NAMES = "FINK_DASK_TESTS_LEFT", "FINK_DASK_TEST_NAMES"
 
 
 class Results:
@@ -51,15 +53,31 @@ class Results:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Note results in the process where they come together, when this program has started it."""
-    if FILE in os.environ and not hasattr(config, "workerinput"):
+    if ROUND in os.environ and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Results(Path(os.environ[FILE]), json.loads(os.environ[ROUND])), "results")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what this program asks for, in each process of a run; no file of arguments takes all names."""
+    if LEFT in os.environ:
+        left = set(json.loads(Path(os.environ[LEFT]).read_text()))
+        items[:] = [item for item in items if item.nodeid in left]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """List the tests by the names that they have, when only that is asked for."""
+    if NAMES in os.environ:
+        Path(os.environ[NAMES]).write_text(json.dumps([item.nodeid for item in session.items]))
 
 
 def collect(arguments: Sequence[str]) -> list[str]:
     """List the tests."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", *arguments]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [line for line in said.splitlines() if "::" in line]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.repeat", "--collect-only", "--quiet", *arguments]
+    with tempfile.NamedTemporaryFile("r") as names:
+        subprocess.run(command, cwd=ROOT, env={**os.environ, NAMES: names.name}, stdout=subprocess.DEVNULL, check=True)
+        found: list[str] = json.load(names)
+        return found
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -85,18 +103,17 @@ def busy_processes(count: int) -> Iterator[None]:
             process.wait()
 
 
-def run(tests: list[str], times: int, busy: int, path: Path) -> None:
+def run(tests: list[str], times: int, busy: int, command: Sequence[str], path: Path) -> None:
     """Run what has no result yet, a round after the other; those beside busy processes come first."""
     for number in range(1, times + 1):
         is_busy = number <= busy
         done = {line["test"] for line in read(path) if line["round"] == number}
         if left := [name for name in tests if name not in done]:
-            env = {**os.environ, FILE: str(path), ROUND: json.dumps({"round": number, "busy": is_busy})}
-            quietly = ["-q", "-p", "no:cacheprovider", "-p", "tests.repeat", "--no-header"]
+            round_ = json.dumps({"round": number, "busy": is_busy})
             with busy_processes(2 if is_busy else 0), tempfile.NamedTemporaryFile("w") as names:
-                names.write("\n".join(left))
+                json.dump(left, names)
                 names.flush()
-                command = [sys.executable, "-m", "pytest", *quietly, f"@{names.name}"]
+                env = {**os.environ, FILE: str(path), ROUND: round_, LEFT: names.name}
                 subprocess.run(command, cwd=ROOT, env=env, check=False)
 
 
@@ -123,13 +140,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--times", type=int, default=20, help="how often each test is to run")
     parser.add_argument("--busy", type=int, default=5, help="how many of these beside two busy processes")
+    parser.add_argument("-n", "--processes", type=int, default=6, help="how many run them, as in make test")
     parser.add_argument("--target", choices=["test", *TARGETS, "all"], default="all", help="as pytest's")
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "repeat.jsonl", help="where they are kept")
     parser.add_argument("paths", nargs="*", help="as pytest's: files, folders, tests")
     given = parser.parse_args()
     given.results.parent.mkdir(exist_ok=True)
-    tests = collect(["--target", given.target, *given.paths])
-    run(tests, given.times, given.busy, given.results)
+    chosen = ["--target", given.target, *given.paths]
+    tests = collect(chosen)
+    quietly = ["-q", "-p", "no:cacheprovider", "-p", "tests.repeat", "--no-header"]
+    shared = ["-n", str(given.processes), "--dist", "loadfile", "--no-loadscope-reorder"]
+    command = [sys.executable, "-m", "pytest", *quietly, *shared, *chosen]
+    run(tests, given.times, given.busy, command, given.results)
     return summarise(tests, given.times, given.results)
 
 

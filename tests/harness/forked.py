@@ -61,6 +61,14 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
         spec.python = nursery.python
 
 
+class Modules:
+    """Have pytest load the modules of tests only: it would escape the names of tests once more in each process."""
+
+    def pytest_pycollect_makeitem(self) -> list[Any]:
+        """Say that what a module has is no test."""
+        return []
+
+
 def serve(door: socket.socket) -> None:
     """Fork a process for each that calls, and return in it; whoever forks returns never."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -128,7 +136,7 @@ if __name__ == "__main__":
 
         os.chdir(os.environ.pop(_WHERE))
         environment = dict(os.environ)
-        pytest.main([*sys.argv[2:], "--collect-only", "--numprocesses", "0"])
+        pytest.main([*sys.argv[2:], "--collect-only", "--numprocesses", "0"], plugins=[Modules()])
         gc.freeze()
         serve(socket.socket(fileno=int(sys.argv[1])))
         _become_a_test_process(environment)
