@@ -1,27 +1,37 @@
-"""The workers of a Dask cluster as a job sees them: whether there are any, and which of them get ranges."""
+"""The workers of a Dask cluster as a job sees them: whether there are any, which of them get tasks, what comes back."""
 
 from __future__ import annotations
 
 import math
+import queue
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fink_dask.errors import BrokerError, FinkDaskError, StorageError, TransferError
+from distributed import CancelledError, KilledWorker
+
+from fink_dask.errors import BrokerError, FinkDaskError, InterruptedTransferError, StorageError, TransferError
 from fink_dask.kafka.inspect import open_inspector
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.progress.events import Note, Observer
 from fink_dask.ranges.work import GO_ON
 from fink_dask.settings import KafkaSettings
 
-#: The result of a range that a worker did not begin, as it lacks something: its address, and what it lacks.
+#: The result of a task that a worker did not begin, as it lacks something: its address, and what it lacks.
 NotReady = tuple[str, str]
 
-#: Seconds between two looks at the workers: the question costs as much as a small range.
-_LOOK_S = 0.25
+#: How often a task is tried when the cause may pass: an absent broker, a killed worker.
+TRIES = 4
+#: Tasks that wait for a thread where a cluster may grow: one that adapts itself starts workers for what waits.
+BACKLOG = 4
+#: Seconds between two looks at whatever else happens, and at the workers: that costs as much as a small range.
+LOOK_S = 0.25
+#: Seconds to wait for a result that was just there: if its worker has died, Dask computes it again.
+_RESULT_S = 60.0
 #: Seconds that a scheduler may be without workers: a nanny needs a few to replace one.
 NO_WORKERS_S = 60.0
 #: Seconds that a scheduler may take to answer.
@@ -91,15 +101,23 @@ class Lookahead:
 NO_LOOKAHEAD = Lookahead(0, None)
 
 
+class LostTaskError(TransferError):
+    """Dask has lost a task, with its worker or by cancelling it; it may be tried again."""
+
+    transient = True
+
+
 class WorkerPool:
-    """Hands tasks to workers, but for a while not to one that was found to lack something.
+    """Hands tasks to workers, but for a while not to one that was found to lack something; and takes what they return.
 
     Where no worker lacks anything, Dask chooses among all of them. Otherwise tasks are confined to the rest, and have
     to be handed out anew if all of those go.
     """
 
-    def __init__(self, client: Any, patience_s: float = NO_WORKERS_S) -> None:
+    def __init__(self, client: Any, observe: Observer, patience_s: float = NO_WORKERS_S) -> None:
         self._client = client
+        # Is warned of workers that lack something, or are all away.
+        self._observe = observe
         # Seconds that it may be without workers.
         self._patience_s = patience_s
         self._is_said = False
@@ -113,6 +131,7 @@ class WorkerPool:
         self._told: set[str] = set()
         self._lack = ""
         self._confined: dict[Any, set[str]] = {}
+        self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def has_room(self) -> bool:
         """Tell whether there may be a worker that lacks nothing."""
@@ -133,29 +152,67 @@ class WorkerPool:
 
         self._client.loop.add_callback(call)
 
-    def submit(self, function: Callable[..., Any], *arguments: Any, key: str) -> Any:
+    def submit(self, function: Callable[..., Any], *arguments: Any, name: str) -> Any:
         """Have a worker call a function; return Dask's future."""
         fit = self._fit() if self._unfit else set()
+        # Unique, so that Dask never takes an old result for that of a new try.
+        key = f"{name}-{uuid.uuid4().hex[:8]}"
         future = self._client.submit(function, *arguments, key=key, pure=False, workers=sorted(fit) or None)
         if fit:
             self._confined[future] = fit
+        future.add_done_callback(self._finished.put)
         return future
+
+    def finished(self, timeout_s: float = LOOK_S) -> Iterator[Any]:
+        """Wait for a task that has ended, well or badly, then take all that have; cancelled ones are among them."""
+        with suppress(queue.Empty):
+            yield self._finished.get(timeout=timeout_s)
+            while True:
+                yield self._finished.get_nowait()
+
+    def result(self, future: Any) -> Any:
+        """Return what a task has returned; None where it is to be handed out again, as if it had not been tried.
+
+        That is where its worker lacks something, and where the scheduler is gone, which `look` says.
+        Raises what the task has raised, or a LostTaskError.
+        """
+        try:
+            result = future.result(timeout=_RESULT_S)
+        except KilledWorker as error:
+            raise LostTaskError(f"workers died on it: {error}") from error
+        except TimeoutError as error:
+            raise LostTaskError("its worker died before its result was fetched") from error
+        except InterruptedTransferError as error:
+            raise LostTaskError("its worker was closed") from error
+        except CancelledError as error:
+            if self._client.status != "running":  # together with everything else
+                return None
+            raise LostTaskError("Dask has cancelled it") from error
+        if isinstance(result, tuple):
+            self.reject(result)
+            return None
+        return result
 
     def release(self, future: Any) -> None:
         """Let go of a task: Dask would compute a result that is still held again if its worker went."""
         self._confined.pop(future, None)
         future.release()
 
-    def look(self) -> str | None:
-        """Look at the cluster, at most four times a second; return what to tell the user, if anything.
+    def cancel(self, futures: Collection[Any]) -> None:
+        """Cancel tasks, if there is still a scheduler to tell."""
+        if self._client.status == "running":
+            self._client.cancel(list(futures), force=True)
+
+    def look(self) -> None:
+        """Look at the cluster, at most four times a second.
 
         Raises TransferError if the scheduler is gone, or has had no workers that can do the work for a while.
         """
         if self._client.status in {"closing", "closed"}:
             raise TransferError(f"the Dask scheduler went away; {GO_ON}")
         now = time.monotonic()
-        if now - self._looked < _LOOK_S:
-            return None
+        if now - self._looked < LOOK_S:
+            return
         is_answered, self._looked = self._ask(), time.monotonic()
         # That others may come is no reason to wait longer for a scheduler that is silent, or with workers that lack
         # something.
@@ -172,24 +229,26 @@ class WorkerPool:
         elif now - self._seen > _SAID_S and not self._here and not self._is_said:
             self._is_said = True
             limit = "" if math.isinf(self._patience_s) else f", up to {self._patience_s:.0f} s"
-            return f"the Dask scheduler has no workers: waiting for some{limit}"
-        return None
+            self._observe(Note(f"the Dask scheduler has no workers: waiting for some{limit}", warning=True))
 
-    def stranded(self) -> list[Any]:
-        """List the tasks that are confined to workers that have all gone."""
-        return [each for each, workers in self._confined.items() if not workers & self._here and not each.done()]
+    def take_back(self) -> list[Any]:
+        """Cancel the tasks that are confined to workers that have all gone; return them, to be handed out again."""
+        stranded = [each for each, workers in self._confined.items() if not workers & self._here and not each.done()]
+        for future in stranded:
+            self._client.cancel([future], force=True)
+            self.release(future)
+        return stranded
 
-    def reject(self, unfit: NotReady) -> str | None:
-        """Give a worker no more tasks for a while; return what to tell the user, the first time."""
+    def reject(self, unfit: NotReady) -> None:
+        """Give a worker no more tasks for a while; the first time, say so."""
         worker, lack = unfit
         is_new = worker not in self._told
         self._told.add(worker)
         self._unfit[worker] = time.monotonic() + _AGAIN_S
         self._lack = f"worker {worker} can't work here: {lack}"
-        if not is_new:
-            return None
-        self._ask()
-        return f"{self._lack}; it gets nothing to do"
+        if is_new:
+            self._ask()
+            self._observe(Note(f"{self._lack}; it gets nothing to do", warning=True))
 
     def accept(self, worker: str) -> None:
         """Take note that a worker works."""

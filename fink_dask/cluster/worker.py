@@ -16,6 +16,7 @@ import pyarrow as pa
 from distributed import WorkerPlugin, get_worker
 from distributed.worker import WORKER_ANY_RUNNING
 
+import fink_dask
 from fink_dask.cluster.readiness import Needs, NotReady, check_fitness
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.connection import ConnectionPool
@@ -165,11 +166,11 @@ def report_interval_s(ranges: float) -> float:
     return max(REPORT_S, ranges / _REPORTS)
 
 
-def make_errand() -> Callable[[str, bytes], Any]:
-    """Make a function that carries a call to a worker that may lack this package or have another version of it.
+def bootstrapped(*call: Any) -> tuple[Callable[[str, bytes], Any], str, bytes]:
+    """Wrap a call, a function and its arguments, for a worker that may lack this package or have another version of it.
 
-    A worker that can't load a task does not say so: its connection breaks, and it ends. This function travels by value,
-    because it belongs to no module, and the call that it carries travels as bytes.
+    A worker that can't load a task does not say so: its connection breaks, and it ends. The function that is returned
+    travels by value, because it belongs to no module, and the call that it carries travels as bytes.
     """
 
     def bootstrap(version: str, call: bytes) -> Any:
@@ -185,7 +186,7 @@ def make_errand() -> Callable[[str, bytes], Any]:
             f"it has {f'fink-dask {found}' if found else 'no fink-dask'}, but the job has {version}",
         )
 
-    return bootstrap
+    return bootstrap, fink_dask.__version__, pickle.dumps(call)
 
 
 def find_lack(run: str, needs: Needs, made: Path) -> str | None:

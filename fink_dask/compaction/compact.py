@@ -18,7 +18,7 @@ from fink_dask.compaction.merge import (
     check_source,
     find_duplicates,
 )
-from fink_dask.compaction.task import Merger, MergeTask
+from fink_dask.compaction.task import Merger, MergeTask, Watcher
 from fink_dask.compaction.workspace import Workspace, is_settled, read_compaction
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.presence import check_files
@@ -196,7 +196,7 @@ class _Job:
             done[task.group.number] = merged
             workspace.complete(task.group, merged)
 
-        self._merger(self._tasks(groups), complete, self._caller.advance, lease.check)
+        self._merger(self._tasks(groups), Watcher(complete, self._caller.advance, lease.check))
 
     def _tasks(self, groups: list[Group]) -> list[MergeTask]:
         schema = dataset_schema(self._source)

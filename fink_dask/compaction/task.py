@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Protocol
 
 from fink_dask.compaction.groups import Compaction, Group
 from fink_dask.compaction.merge import Merged, Merging, merge_group
@@ -60,22 +59,20 @@ class MergeTask:
                 raise
 
 
-class Merger(Protocol):
-    """Merges groups, several at once."""
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told of groups as they are merged."""
 
-    def __call__(
-        self,
-        tasks: Sequence[MergeTask],
-        done: Callable[[MergeTask, Merged], None],
-        advance: Callable[[int], None],
-        check: Callable[[], None],
-    ) -> None:
-        """Merge them all; the first that fails ends it.
+    #: Told what has become of each, by any thread.
+    done: Callable[[MergeTask, Merged], None]
+    #: Told the bytes that were read, by any thread.
+    advance: Callable[[int], None]
+    #: Called now and then; what it raises ends it.
+    check: Callable[[], None]
 
-        `done`: told what has become of each, by any thread.
-        `advance`: told the bytes that were read, by any thread.
-        `check`: called now and then; what it raises ends it.
-        """
+
+#: Merges groups, several at once; the first that fails ends it.
+Merger = Callable[[Sequence[MergeTask], Watcher], None]
 
 
 @dataclass(frozen=True)
@@ -84,18 +81,12 @@ class Threads:
 
     count: int
 
-    def __call__(
-        self,
-        tasks: Sequence[MergeTask],
-        done: Callable[[MergeTask, Merged], None],
-        advance: Callable[[int], None],
-        check: Callable[[], None],
-    ) -> None:
+    def __call__(self, tasks: Sequence[MergeTask], watcher: Watcher) -> None:
         """Merge them all; see `Merger`."""
         stopped = threading.Event()
 
         def merge(task: MergeTask) -> None:
-            done(task, task.run(stopped.is_set, advance))
+            watcher.done(task, task.run(stopped.is_set, watcher.advance))
 
         with ThreadPoolExecutor(self.count) as pool:
             try:
@@ -104,7 +95,7 @@ class Threads:
                     finished, left = wait(left, _LOOK_S, FIRST_EXCEPTION)
                     for future in finished:
                         future.result()
-                    check()
+                    watcher.check()
             except BaseException:
                 stopped.set()
                 pool.shutdown(wait=True, cancel_futures=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import pickle
 import queue
 import time
 import uuid
@@ -14,15 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from distributed import CancelledError, Future, KilledWorker, span
+from distributed import Future, span
 
-import fink_dask
 from fink_dask.cluster.local import Cluster
-from fink_dask.cluster.readiness import NotReady, WorkerPool
+from fink_dask.cluster.readiness import BACKLOG, LOOK_S, TRIES, LostTaskError, WorkerPool
 from fink_dask.cluster.worker import (
     RESULTS_OF,
     Shares,
-    make_errand,
+    bootstrapped,
     report_interval_s,
     take_share,
     transfer_on_worker,
@@ -44,8 +42,6 @@ from fink_dask.ranges.work import RangeResult, TopicFailures, Work, failure_of
 from fink_dask.settings import RECONNECT_TIMEOUT_S
 from fink_dask.units import pluralize
 
-#: How often a range is tried when the cause may pass: an absent broker, a killed worker.
-_TRIES = 4
 #: Seconds before a range is tried again; doubled each time.
 _PAUSE_S = 1.0
 #: Seconds for which what has arrived is fresh: of few ranges, each reports once a second.
@@ -53,8 +49,6 @@ _FRESH_S = 2.0
 
 #: Seconds for which a range waits before that is worth a word.
 _LONG_S = 5.0
-#: Ranges that wait for a thread where a cluster may grow: one that adapts itself starts workers for what waits.
-_BACKLOG = 4
 
 #: The most small ranges that one task takes, one after the other, their most bytes, and the fewest tasks that are to be
 #: left for each consumer nevertheless: a task costs Dask some milliseconds, whatever it does.
@@ -62,10 +56,6 @@ _TOGETHER, _TOGETHER_BYTES, _TASKS = 16, 4 * 2**20, 4
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at whatever else happens.
-_LOOK_S = 0.25
-#: Seconds to wait for a result that was just there: if its worker has died, Dask computes it again.
-_RESULT_S = 60.0
 #: Seconds that running ranges have to end when following stops; after a signal there are eight in all.
 _DRAIN_S = 6.0
 
@@ -99,7 +89,7 @@ class RetryPolicy:
     def allow(self, item: Work) -> bool:
         """Tell whether there may be another try, which then has to wait a little."""
         tries = self._tries[_key(item)]
-        if tries >= _TRIES:
+        if tries >= TRIES:
             return False
         self._ready_at[_key(item)] = time.monotonic() + _PAUSE_S * 2**tries
         return True
@@ -232,7 +222,7 @@ def run_ranges(
             while run.unfinished():
                 run.extend()
                 run.submit()
-                run.collect(_LOOK_S)
+                run.collect()
                 run.divide()
                 run.check_cluster()
                 check()
@@ -269,7 +259,7 @@ class _Run:
         reconnect_timeout_s: float,
     ) -> None:
         self._client = cluster.client
-        self._pool = WorkerPool(cluster.client, cluster.patience_s)
+        self._pool = WorkerPool(cluster.client, observe, cluster.patience_s)
         self._others_join = cluster.others_join
         self._all_threads = cluster.all_threads
         self._asked = nconsumers
@@ -277,7 +267,7 @@ class _Run:
         self._most: float = math.inf
         self._at_once: float = math.inf
         ahead = cluster.lookahead
-        self._lookahead = replace(ahead, ranges=ahead.ranges + _BACKLOG) if cluster.all_threads else ahead
+        self._lookahead = replace(ahead, ranges=ahead.ranges + BACKLOG) if cluster.all_threads else ahead
         self._observe = observe
         # The largest first: a long range that starts last would keep one worker busy while the others idle.
         self._waiting = deque(_largest_first(work))
@@ -286,7 +276,6 @@ class _Run:
         #: The ranges of each task: one, or a few small ones; and all of them.
         self._running: dict[Future, list[Work]] = {}
         self._out: set[tuple[str, OffsetRange]] = set()
-        self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._tries = RetryPolicy(reconnect_timeout_s)
         self._failures: list[FinkDaskError] = []
         self._progress: queue.SimpleQueue[RangeProgress] = queue.SimpleQueue()
@@ -330,7 +319,7 @@ class _Run:
         self._stopped = True
         deadline = time.monotonic() + _DRAIN_S
         while self._running and time.monotonic() < deadline and self._client.status == "running":
-            self.collect(_LOOK_S)
+            self.collect()
 
     def divide(self, coming: int = 0) -> None:
         """Divide the rate of the line, where one is set, among the workers that have ranges or are about to."""
@@ -365,12 +354,8 @@ class _Run:
                 report_interval_s(most),
             )
             if self._others_join:
-                call = (make_errand(), fink_dask.__version__, pickle.dumps(call))
-            # Unique, so that Dask never takes an old result for that of a new try.
-            key = f"transfer_range-{item.range.name}-{uuid.uuid4().hex[:8]}"
-            future = self._pool.submit(*call, key=key)
-            self._begin(future, items)
-            future.add_done_callback(self._done.put)
+                call = bootstrapped(*call)
+            self._begin(self._pool.submit(*call, name=f"transfer_range-{item.range.name}"), items)
 
     def _with_others(self, first: Work) -> list[Work]:
         """Take from the queue what one task does together with this range: others as small, where many wait.
@@ -411,15 +396,10 @@ class _Run:
             self._remarks.forget(item.topic, item.range)
         return items
 
-    def collect(self, timeout_s: float) -> None:
+    def collect(self, timeout_s: float = LOOK_S) -> None:
         """Wait for a result, then take all that have come."""
-        try:
-            future = self._done.get(timeout=timeout_s)
-            while True:
-                self._take(future)
-                future = self._done.get_nowait()
-        except queue.Empty:
-            pass
+        for future in self._pool.finished(timeout_s):
+            self._take(future)
         while not self._progress.empty():
             progress = self._progress.get()
             self._silence.see(progress)
@@ -445,19 +425,16 @@ class _Run:
 
     def check_cluster(self) -> None:
         """Raise a TransferError when the scheduler is gone, or has had no workers for a while."""
-        if (words := self._pool.look()) is not None:
-            self._observe(Note(words, warning=True))
-        for future in self._pool.stranded():
+        self._pool.look()
+        for future in self._pool.take_back():
             self._give_back(self._end(future))
-            self._client.cancel([future], force=True)
             self._results.pop(future.key, None)
-            self._pool.release(future)
 
     def cancel(self) -> None:
         """Cancel the running tasks, if there is still a scheduler to tell."""
         if self._client.status == "running":
             self._client.unsubscribe_topic(self.topic)
-            self._client.cancel(list(self._running), force=True)
+        self._pool.cancel(self._running)
 
     def raise_failures(self) -> None:
         if self._failures:
@@ -474,18 +451,11 @@ class _Run:
         item = items[0]
         try:
             # They come before Dask says that they are there, unless a connection broke on the way.
-            results = self._results.pop(future.key, None) or future.result(timeout=_RESULT_S)
+            results = self._results.pop(future.key, None) or self._pool.result(future)
+        except LostTaskError as error:
+            self._failed(items, TransferError(error.message, *_where(item)), error.transient)
         except FinkDaskError as error:
             self._failed(items, error, error.transient)
-        except (KilledWorker, TimeoutError) as error:
-            is_killer = isinstance(error, KilledWorker)
-            words = f"workers died on it: {error}" if is_killer else "its worker died before its result was fetched"
-            self._failed(items, TransferError(words, *_where(item)), passing=True)
-        except CancelledError:
-            if self._client.status == "running":
-                self._failed(items, TransferError("Dask has cancelled it", *_where(item)), passing=True)
-            else:  # together with everything else, as the scheduler is gone
-                self._waiting.extend(items)
         except Exception as error:  # a bug, or an error of Dask's: reported in one line, with the traceback in the log
             log.exception("range %s failed", item.range.name)
             self._failed(items, TransferError(words_of(error), *_where(item)), passing=False)
@@ -494,10 +464,8 @@ class _Run:
         finally:
             self._pool.release(future)
 
-    def _take_results(self, items: Sequence[Work], results: list[RangeResult] | NotReady) -> None:
-        if isinstance(results, tuple):
-            if (refusal := self._pool.reject(results)) is not None:
-                self._observe(Note(refusal, warning=True))
+    def _take_results(self, items: Sequence[Work], results: list[RangeResult] | None) -> None:
+        if results is None:
             self._give_back(items)
             return
         self._silence.end()

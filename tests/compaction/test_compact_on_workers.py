@@ -21,8 +21,7 @@ from fink_dask.cluster.existing import Scheduler
 from fink_dask.compaction import merge
 from fink_dask.compaction.compact import Caller, compact_dataset
 from fink_dask.compaction.groups import Form
-from fink_dask.compaction.merge import Merged
-from fink_dask.compaction.task import MergeTask, Threads
+from fink_dask.compaction.task import MergeTask, Threads, Watcher
 from fink_dask.errors import FinkDaskError, StorageError, TransferError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import Ledger
@@ -260,11 +259,11 @@ def test_workers_that_do_not_see_the_directories_are_named_before_anything_is_wr
 def test_a_file_that_a_worker_has_written_elsewhere_is_not_taken_for_one(source: Ledger, tmp_path: Path) -> None:
     target = Ledger(tmp_path / "few")
 
-    def elsewhere(tasks: Sequence[MergeTask], done: Callable[[MergeTask, Merged], None], *_: Any) -> None:
+    def elsewhere(tasks: Sequence[MergeTask], watcher: Watcher) -> None:
         merged = tasks[0].run(lambda: False)
         assert merged.file is not None
         next(target.staging_path.glob(f"*/{merged.file.staged}")).unlink()
-        done(tasks[0], merged)
+        watcher.done(tasks[0], merged)
 
     with pytest.raises(StorageError, match="is not there"):
         compact_dataset(source, target, FORMS[0], elsewhere, Caller())

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from distributed import CancelledError
 
 from fink_dask.cluster import readiness
 from fink_dask.cluster.local import Cluster
-from fink_dask.errors import BrokerUnavailableError, CrowdedLineError, TransferError
+from fink_dask.errors import BrokerUnavailableError, CrowdedLineError, InterruptedTransferError, TransferError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.progress.events import Note, RangeProgress
 from fink_dask.ranges.memory import FULL_SHARE
@@ -32,7 +33,7 @@ CLUSTER = Cluster(_Client(), FULL_SHARE)
 
 
 def test_a_client_that_closes_while_it_is_asked_is_no_unexpected_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "_LOOK_S", 0.0)
+    monkeypatch.setattr(readiness, "LOOK_S", 0.0)
     run = job._Run(Cluster(_Client(), FULL_SHARE), [], 1, lambda _: None, None, None, 300.0)
     run.check_cluster()
     with pytest.raises(TransferError, match="the Dask scheduler went away"):
@@ -42,40 +43,55 @@ def test_a_client_that_closes_while_it_is_asked_is_no_unexpected_error(monkeypat
 def test_workers_that_all_lack_something_are_not_kept_for_as_long_as_jobs_may_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(readiness, "_LOOK_S", 0.0)
+    monkeypatch.setattr(readiness, "LOOK_S", 0.0)
     monkeypatch.setattr(readiness, "NO_WORKERS_S", 0.0)
     client = SimpleNamespace(status="running", sync=lambda *_, **__: {"workers": {"tcp://a:1": {}}, "n_workers": 1})
-    found = readiness.WorkerPool(client, math.inf)
+    found = readiness.WorkerPool(client, lambda _: None, math.inf)
     found.reject(("tcp://a:1", "no such directory"))
     with pytest.raises(TransferError, match="no such directory"):
         found.look()
 
 
 class _LostResult:
-    """A result that was there, and is computed again behind other ranges, as its worker has died."""
+    """A result that does not come."""
 
     key = "lost"
 
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
     def result(self, timeout: float) -> Any:
-        raise TimeoutError
+        raise self.error
 
     def release(self) -> None:
         """Do nothing."""
 
 
-def test_a_result_that_died_with_its_worker_is_tried_again_and_fails_nothing() -> None:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        # It was there, and is computed again behind other ranges.
+        (TimeoutError(), "its worker died before its result was fetched"),
+        (InterruptedTransferError("stopped"), "its worker was closed"),
+        (CancelledError(), "Dask has cancelled it"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_range_that_was_lost_with_its_worker_is_tried_again_and_fails_nothing(
+    error: BaseException, words: str
+) -> None:
     events: list[Any] = []
     identity = SimpleNamespace(topic="topic")
     item: Any = SimpleNamespace(
         topic="topic", range=OffsetRange(3, 10, 20), settings=SimpleNamespace(identity=identity)
     )
     run = job._Run(CLUSTER, [], 1, events.append, None, None, 300.0)
-    future: Any = _LostResult()
+    future: Any = _LostResult(error)
     run._begin(future, [item])
     run._take(future)
     assert list(run._waiting) == [item]
     (note,) = [event for event in events if isinstance(event, Note)]
-    assert note.text == "topic[3] at offset 10: its worker died before its result was fetched; trying again"
+    assert note.text == f"topic[3] at offset 10: {words}; trying again"
     run.raise_failures()
 
 
