@@ -17,8 +17,8 @@ from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, roll_forward
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker, Plan, seal
-from fink_dask.verifying.damage import find_damage
 from fink_dask.verifying.files import examine_dataset, verify_dataset
+from fink_dask.verifying.repair import find_damage
 from tests.harness.crash import kill_self, run, run_until
 from tests.harness.ledgers import (
     make_ledger,
