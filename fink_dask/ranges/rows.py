@@ -50,14 +50,14 @@ class Part:
         """Append them to what is held back of their key; see `fink_dask.dataset.writer.Rows`."""
         if self.decoding is None:
             return WholeBatch(self.batch())
-        if not isinstance(last, _Columns) or last.rows.taker is not self.decoding.taker:
-            last = _Columns(self.decoding.taker, self.finish)
+        if not isinstance(last, RowGroupColumns) or last.rows.taker is not self.decoding.taker:
+            last = RowGroupColumns(self.decoding.taker, self.finish)
         self.decoding.append(last.rows, self.numbers, most, self.share)
         last.offsets.append(self.offsets)
         return last
 
 
-class _Columns:
+class RowGroupColumns:
     """Alerts of many batches with one partition key, in the columns of their row group."""
 
     def __init__(self, taker: Taker, finish: Finish) -> None:
@@ -74,7 +74,7 @@ class _Columns:
 
     def extend(self, other: Held, most: int) -> bool:
         """Add others of the same columns."""
-        if not isinstance(other, _Columns) or other.rows.taker is not self.rows.taker:
+        if not isinstance(other, RowGroupColumns) or other.rows.taker is not self.rows.taker:
             return False
         self.rows.extend(other.rows, most)
         self.offsets += other.offsets

@@ -24,7 +24,7 @@ from fink_dask.dataset.writer import StagedWriter
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.records import DataFile, Identity
 from fink_dask.ranges.decode import RangeDecoder
-from fink_dask.ranges.rows import _Columns
+from fink_dask.ranges.rows import RowGroupColumns
 from tests.harness.ledgers import begin_attempt
 
 ORIGIN = Origin("topic", "id", OffsetRange(2, 0, 10**6), "0123abcd")
@@ -191,5 +191,5 @@ def test_what_is_held_back_keeps_no_batch_and_takes_no_more_than_twice_its_bound
 
 
 def _touched(held: Any) -> int:
-    assert isinstance(held, _Columns)
+    assert isinstance(held, RowGroupColumns)
     return len(held.rows._memory)
