@@ -173,6 +173,14 @@ class LocalWorkers:
             self._thread = threading.Thread(target=self._start_later, name="fink-dask-workers", daemon=True)
             self._thread.start()
 
+    def connect_here(self) -> None:
+        """Begin to connect to Kafka from this process, where it may turn out that it does it all.
+
+        That is known after some round trips, and connecting takes seven more: far away, together they take seconds.
+        """
+        for each in self._plugins(_Size(self._nconsumers, self._nconsumers, is_here=True)):
+            each.setup(None)
+
     @contextmanager
     def cluster(self, ranges: int, is_here: bool = False) -> Iterator[Cluster]:
         """Start as many workers as are of use for so many ranges, where they have not begun to start.
@@ -204,12 +212,12 @@ class LocalWorkers:
         finally:
             self._close()  # whoever settles what is left over relies on it that no attempt goes on
 
-    def _plugins(self) -> tuple[WarmUp, ...]:
+    def _plugins(self, size: _Size) -> tuple[WarmUp, ...]:
         if self._kafka is None:
             return ()
         # With the queue of a small plan; for a larger one it does not matter that others have to be made.
         kafka = replace(self._kafka, queue_bytes=LEAST_AHEAD)
-        return (WarmUp(kafka, self._wanted.threads, self._topics, self._wanted.workers),)
+        return (WarmUp(kafka, size.threads, self._topics, size.workers),)
 
     def _close(self) -> None:
         if not isinstance(self._started, LocalCluster):
@@ -249,7 +257,7 @@ class LocalWorkers:
                 dask_configuration({**DASK_CONFIG, "distributed.worker.multiprocessing-method": method}, is_whole=True)
             )
             with without_interrupts(starts_processes=not self._wanted.is_here):
-                self._started = _start_workers(self._wanted, self._dashboard_address, self._plugins())
+                self._started = _start_workers(self._wanted, self._dashboard_address, self._plugins(self._wanted))
         except BaseException as error:
             self._close()  # where an interrupt came as they had just started
             self._started = error

@@ -48,6 +48,11 @@ class FirstLook:
         """Do something, in another thread, once it is known that there is too much for this process."""
         self._is_large.add_done_callback(lambda found: do() if found.result() else None)
 
+    @property
+    def may_be_small(self) -> bool:
+        """Whether it is not known yet that there is too much for this process."""
+        return not (self._is_large.done() and self._is_large.result())
+
     def _find(self, described: Future[list[TopicDescription]]) -> bool:
         try:
             alerts, size = 0, 0.0

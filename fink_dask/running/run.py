@@ -153,6 +153,8 @@ def _run_topics(
                     workers.start_soon()
                 else:
                     look.when_large(workers.start_soon)
+                    if look.may_be_small:
+                        workers.connect_here()
             finder = Finder(choice, topics.make, is_patient=settings.follow is not None)
             _begin(topics, finder, inspector, settings.follow)
             if topics.open:

@@ -239,12 +239,12 @@ class Connection:
             requests = Requests(self._proxy.asked)
             up = Way(self._proxy, self, self._proxy.up, "up", requests)
             down = Way(self._proxy, self, self._proxy.down, "down", Responses(requests))
-            self._tasks = [
-                asyncio.ensure_future(up.carry(self._client, self._broker)),
-                asyncio.ensure_future(down.carry(self._broker, self._client)),
-            ]
-            await asyncio.gather(*self._tasks)
-        except (OSError, asyncio.CancelledError):
+            async with asyncio.TaskGroup() as group:
+                self._tasks = [
+                    group.create_task(up.carry(self._client, self._broker)),
+                    group.create_task(down.carry(self._broker, self._client)),
+                ]
+        except* OSError:
             pass
         finally:
             self.close()
@@ -278,31 +278,30 @@ class Way:
         self._moved = asyncio.Event()
 
     async def carry(self, source: socket.socket, sink: socket.socket) -> None:
-        """Forward until the source has said all; what it said arrives before its end does."""
+        """Forward until all is said, or the sink takes no more; what was said arrives before its end does."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._leave(source))
+            group.create_task(self._arrive(sink))
+
+    async def _leave(self, source: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        arriving = asyncio.ensure_future(self._arrive(sink))
-        try:
-            while True:
-                rate = self._bottleneck.bytes_per_s
-                while self._flying_bytes > (rate * self._proxy.delay_s if rate else _WINDOW_BYTES) + _BUFFER_BYTES:
-                    self._moved.clear()
-                    await self._moved.wait()
-                # Some milliseconds of the line at once: connections take turns.
-                data = await loop.sock_recv(source, int(min(2**16, max(1448, rate * 0.004))) if rate else 2**16)
-                if data and self._is_forgotten():
-                    continue
-                await self._bottleneck.take(len(data))
-                await self._proxy.whole.wait()
-                self._count(data)
-                self._flying.append((time.monotonic() + self._delay_s(), data))
-                self._flying_bytes += len(data)
-                self._moved.set()
-                if not data:
-                    self._proxy.counts["hung_up"] += self._name == "down"
-                    break
-            await arriving
-        finally:
-            arriving.cancel()
+        data = b"-"
+        while data:
+            rate = self._bottleneck.bytes_per_s
+            while self._flying_bytes > (rate * self._proxy.delay_s if rate else _WINDOW_BYTES) + _BUFFER_BYTES:
+                self._moved.clear()
+                await self._moved.wait()
+            # Some milliseconds of the line at once: connections take turns.
+            data = await loop.sock_recv(source, int(min(2**16, max(1448, rate * 0.004))) if rate else 2**16)
+            if data and self._is_forgotten():
+                continue
+            await self._bottleneck.take(len(data))
+            await self._proxy.whole.wait()
+            self._count(data)
+            self._flying.append((time.monotonic() + self._delay_s(), data))
+            self._flying_bytes += len(data)
+            self._moved.set()
+        self._proxy.counts["hung_up"] += self._name == "down"
 
     async def _arrive(self, sink: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -83,6 +83,28 @@ def test_all_connections_together_are_no_faster_than_the_line(ports: tuple[int, 
         assert (line.moved.up, line.moved.down, line.moved.connections) == (600_000, 600_000, 2)
 
 
+def test_a_connection_whose_client_goes_while_much_is_on_its_way_to_it_is_over(ports: tuple[int, int]) -> None:
+    with Link(dict([ports]), Line(mbit=80, round_trip_s=0.01)) as line:
+        with closing(connect(ports[0])) as client:
+
+            def send() -> None:
+                with suppress(OSError):
+                    client.sendall(bytes(50_000_000))
+
+            sender = threading.Thread(target=send)
+            sender.start()
+            client.recv(1)
+            line.cut()
+            client.settimeout(0.5)
+            with suppress(TimeoutError):  # so that it goes in peace, and not with a reset that tells all
+                while True:
+                    client.recv(2**16)
+            client.shutdown(socket.SHUT_WR)
+            sender.join()
+        line.heal()
+        wait_for(lambda: line.moved.open == 0, "the end of the connection", 20)
+
+
 def test_an_answer_takes_a_round_trip_and_the_first_one_the_handshake_as_well(ports: tuple[int, int]) -> None:
     with Link(dict([ports]), Line(round_trip_s=0.2)), closing(connect(ports[0])) as client:
         assert echo(client, b"first") >= 0.4
