@@ -60,11 +60,11 @@ def _assert_whole(store: ObjectStore, ledger: Ledger) -> None:
 
 @SOME_OR_EACH_CHANGE
 def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_change_of_a_compaction_on_a_store(
-    object_store: ObjectStore, store_url: str, every: int
+    object_store: ObjectStore, store_url: str, first: int, every: int
 ) -> None:
     source = _source(locate(store_url))
     before = verify_dataset(source)
-    for after in count(1, every):
+    for after in count(first, every):
         target = Ledger(locate(f"{store_url}-{after}"))
         killed = run_on_store(object_store, killed_after, after, _compact, source, target) == -signal.SIGKILL
         _assert_all_or_nothing(target)

@@ -116,9 +116,9 @@ def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation_of_a_hand_ove
 
 @SOME_OR_EACH_CHANGE
 def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_change_of_a_hand_over_on_a_store(
-    object_store: ObjectStore, store_url: str, every: int
+    object_store: ObjectStore, store_url: str, first: int, every: int
 ) -> None:
-    for after in count(1, every):
+    for after in count(first, every):
         ledger = make_whole(locate(f"{store_url}-{after}"), [PLAN])
         names = _names(ledger, FIRST)
         killed = run_on_store(object_store, killed_after, after, _hand_over, ledger, names) == -signal.SIGKILL

@@ -16,11 +16,17 @@ from tests.harness.crash import kill_self, run
 CHANGES = ("put", "upload", "put_new", "put_instead", "copy", "delete")
 
 
-#: For tests that kill after one change after the other: each of them is long.
+_PARTS = 4
+#: For tests that kill after one change after the other: each of them is long, all of them together minutes.
 SOME_OR_EACH_CHANGE = pytest.mark.parametrize(
-    "every",
-    [pytest.param(11, marks=pytest.mark.stores), pytest.param(1, marks=pytest.mark.kills)],
-    ids=["some changes", "each change"],
+    ("first", "every"),
+    [
+        pytest.param(1, 11, marks=pytest.mark.stores, id="some changes"),
+        *(
+            pytest.param(first, _PARTS, marks=pytest.mark.kills, id=f"each change, part {first} of {_PARTS}")
+            for first in range(1, _PARTS + 1)
+        ),
+    ],
 )
 
 

@@ -73,9 +73,9 @@ def _delete(ledger: Ledger) -> None:
 
 @SOME_OR_EACH_CHANGE
 def test_a_move_and_a_deletion_killed_after_any_change_to_the_store_are_completed(
-    object_store: ObjectStore, store_url: str, every: int
+    object_store: ObjectStore, store_url: str, first: int, every: int
 ) -> None:
-    for after in count(1, every):
+    for after in count(first, every):
         ledger = _make_dataset(f"{store_url}-{after}")
         data, known = _below(object_store, ledger.outdir), _below(object_store, ledger.path)
         was_killed = run_on_store(object_store, killed_after, after, _set_aside, ledger) == -signal.SIGKILL
