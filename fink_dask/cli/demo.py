@@ -87,7 +87,7 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     for problem in found.problems:
         say(f"  {problem}")
     say(
-        f"  {found.summary.state}: {pluralize(found.progress.planned_offsets, 'offset')}, "
+        f"  {found.summary.state}: {pluralize(found.completeness.planned_offsets, 'offset')}, "
         f"{pluralize(found.summary.alerts, 'alert')}"
     )
     _show_files(ledger.outdir)

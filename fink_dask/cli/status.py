@@ -16,7 +16,7 @@ from fink_dask.units import per_second, pluralize
 
 if TYPE_CHECKING:
     from fink_dask.ledger.ledger import Ledger
-    from fink_dask.ledger.summary import Arrival, Lag, Progress
+    from fink_dask.ledger.summary import Arrival, Completeness, Lag
 
 #: Seconds after which the notes of a running transfer are out of date; they are written every second or two.
 _NOTE_S = 30.0
@@ -53,16 +53,16 @@ def status(outdir: Path, as_json: bool) -> int:
             f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet"
             f"{dataset_beside(ledger) or '; of a topic that is empty, nothing is written'}"
         )
-    running, progress, lag, arrival = _look(ledger)
+    running, completeness, lag, arrival = _look(ledger)
     if as_json:
-        print_summary_json(progress.summary, **_details(running, progress, lag, arrival))
+        print_summary_json(completeness.summary, **_details(running, completeness, lag, arrival))
         return 0
-    say(headline(progress.summary, running))
-    done = progress.planned_offsets - progress.missing_offsets
-    share = 100 * done // max(progress.planned_offsets, 1)  # rounded down: what is not all is not 100 %
+    say(headline(completeness.summary, running))
+    done = completeness.planned_offsets - completeness.missing_offsets
+    share = 100 * done // max(completeness.planned_offsets, 1)  # rounded down: what is not all is not 100 %
     say(
-        f"  committed  {share} %: {done:,} of {pluralize(progress.planned_offsets, 'offset')}, "
-        f"{progress.summary.ranges:,} of {pluralize(progress.planned_ranges, 'range')}"
+        f"  committed  {share} %: {done:,} of {pluralize(completeness.planned_offsets, 'offset')}, "
+        f"{completeness.summary.ranges:,} of {pluralize(completeness.planned_ranges, 'range')}"
     )
     say(f"  running    {'yes' if running else 'no'}")
     if arrival is not None:
@@ -70,41 +70,41 @@ def status(outdir: Path, as_json: bool) -> int:
         say(f"  this run   {', '.join(words)}")
     if lag is not None:
         say(f"  following  {lag_words(lag, time.time() - lag.at)}, {per_second(lag.alerts_per_second, 'alert')}")
-    if progress.missing and not running:
-        print_intervals("missing", progress.missing)
+    if completeness.missing and not running:
+        print_intervals("missing", completeness.missing)
         say("  run the same transfer again to continue")
     return 0
 
 
-def _look(ledger: Ledger) -> tuple[bool, Progress, Lag | None, Arrival | None]:
+def _look(ledger: Ledger) -> tuple[bool, Completeness, Lag | None, Arrival | None]:
     from fink_dask.ledger.commit import gone_files
     from fink_dask.ledger.lease import is_held
-    from fink_dask.ledger.summary import progress_of, read_arrival, read_lag
+    from fink_dask.ledger.summary import completeness_of, read_arrival, read_lag
 
     running = is_held(ledger)
     plans = ledger.plans()
     markers = ledger.markers(plans)
-    progress = progress_of(plans, markers)
+    completeness = completeness_of(plans, markers)
     if not running:
         if gone := gone_files(ledger, plans, markers):
             from fink_dask.dataset.presence import missing_error  # here, as it loads what reads the files
 
             raise missing_error(gone)
-        return False, progress, None, None
-    return True, progress, read_lag(ledger, _NOTE_S), read_arrival(ledger, _NOTE_S)
+        return False, completeness, None, None
+    return True, completeness, read_lag(ledger, _NOTE_S), read_arrival(ledger, _NOTE_S)
 
 
-def _details(running: bool, progress: Progress, lag: Lag | None, arrival: Arrival | None) -> dict[str, Any]:
+def _details(running: bool, completeness: Completeness, lag: Lag | None, arrival: Arrival | None) -> dict[str, Any]:
     """Return what ``--json`` prints besides the summary."""
     from fink_dask.ledger.summary import freshness_s
 
     return {
         **({"state": "running"} if running else {}),  # as is said without --json; to the summary it is interrupted
         "running": running,
-        "planned_ranges": progress.planned_ranges,
-        "planned_offsets": progress.planned_offsets,
-        "missing_offsets": progress.missing_offsets,
-        "freshness_s": freshness_s(progress.newest_ms, time.time()),
+        "planned_ranges": completeness.planned_ranges,
+        "planned_offsets": completeness.planned_offsets,
+        "missing_offsets": completeness.missing_offsets,
+        "freshness_s": freshness_s(completeness.newest_ms, time.time()),
         "lag": None if lag is None else {"total": lag.total, "partitions": lag.partitions},
         "alerts_per_second": None if lag is None else lag.alerts_per_second,
         "received": None if arrival is None else asdict(arrival),
@@ -125,20 +125,20 @@ def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
             errors[ledger] = str(error)
     unread = [without_figures(ledger) for ledger in errors]
     datasets = [ledger.outdir.name for ledger in (*found, *errors)]
-    summaries = [*(progress.summary for _, progress, *_ in found.values()), *unread]
+    summaries = [*(completeness.summary for _, completeness, *_ in found.values()), *unread]
     if as_json:
         details = [*(_details(*each) for each in found.values()), *({"error": words} for words in errors.values())]
         named = [{"dataset": name} | each for name, each in zip(datasets, details, strict=True)]
         print_topics_json(summaries, named)
         return int(bool(errors))
-    states = ["running" if running else progress.summary.state for running, progress, *_ in found.values()]
+    states = ["running" if running else completeness.summary.state for running, completeness, *_ in found.values()]
     print_table(summaries, [*states, *(summary.state for summary in unread)], datasets)
     lags = {ledger.outdir.name: lag for ledger, (_, _, lag, _) in found.items() if lag is not None}
     if lags:
         speed = sum(lag.alerts_per_second for lag in lags.values())
         seen_s = time.time() - min(lag.at for lag in lags.values())
         say(f"  following  {lags_words(lags, seen_s)}, {per_second(speed, 'alert')}")
-    if any(progress.missing and not running for running, progress, *_ in found.values()):
+    if any(completeness.missing and not running for running, completeness, *_ in found.values()):
         say("  run the same transfer again to continue the interrupted ones")
     for words in errors.values():
         say(f"  {words}")

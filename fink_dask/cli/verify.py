@@ -120,7 +120,7 @@ def _verify(
     if kafka is not None and not found.problems:
         from fink_dask.verifying.against_kafka import compare_with_kafka
 
-        planned = found.progress.planned_offsets
+        planned = found.completeness.planned_offsets
         with CountBar("reading from Kafka", min(sample or 0, planned), "record") as bar:
             try:
                 compared = compare_with_kafka(ledger, kafka, sample or 0, seed, bar.advance, bar.wait)
@@ -187,7 +187,7 @@ def _result(found: Verification, compared: Comparison | None) -> tuple[Summary, 
     problems = [*found.problems, *(compared.problems if compared is not None else ())]
     summary = replace(found.summary, state="failed") if problems else found.summary
     more = {} if compared is None else {"kafka": asdict(compared)}
-    about = {"problems": problems, "missing": found.progress.missing, "damaged": found.damaged_ranges}
+    about = {"problems": problems, "missing": found.completeness.missing, "damaged": found.damaged_ranges}
     return summary, about | more
 
 
@@ -209,15 +209,16 @@ def _say(found: Verification, compared: Comparison | None, as_json: bool) -> int
         say("  fink-dask repair fetches again from Kafka what is missing or damaged")
     damaged = found.damaged_ranges
     missing = {
-        partition: subtract(lacks, damaged.get(partition, [])) for partition, lacks in found.progress.missing.items()
+        partition: subtract(lacks, damaged.get(partition, []))
+        for partition, lacks in found.completeness.missing.items()
     }
     missing = {partition: lacks for partition, lacks in missing.items() if lacks}
     print_intervals("missing", missing)
     if missing:
         say("  run the same transfer again to continue")
-    print_intervals("lost", found.progress.lost)
-    if not problems and not found.progress.missing:
-        planned = found.progress.planned_offsets
+    print_intervals("lost", found.completeness.lost)
+    if not problems and not found.completeness.missing:
+        planned = found.completeness.planned_offsets
         every = f"all {planned:,} planned offsets are" if planned != 1 else "the one planned offset is"
         say(f"  {every} accounted for, exactly once")
     if compared is not None:

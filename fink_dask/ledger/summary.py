@@ -76,7 +76,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Completeness:
     """The summary of a ledger, with what is still missing."""
 
     #: The sums over all committed ranges.
@@ -98,13 +98,13 @@ class Progress:
         return sum(total(intervals) for intervals in self.missing.values())
 
 
-def summarise(ledger: Ledger) -> Progress:
+def summarise(ledger: Ledger) -> Completeness:
     """Read how complete a dataset is.
 
     Raises LedgerError if the ledger is damaged.
     """
     plans = ledger.plans()
-    return progress_of(plans, ledger.markers(plans))
+    return completeness_of(plans, ledger.markers(plans))
 
 
 def without_figures(ledger: Ledger, state: State = "failed") -> Summary:
@@ -116,7 +116,7 @@ def without_figures(ledger: Ledger, state: State = "failed") -> Summary:
     return Summary(plans[0].identity.topic if plans else ledger.outdir.name, state)
 
 
-def progress_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Progress:
+def completeness_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Completeness:
     """Sum up plans and markers."""
     planned = _by_partition(
         (offset_range.partition, (offset_range.start, offset_range.end))
@@ -148,7 +148,7 @@ def progress_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Progress:
         until=plans[-1].until if plans else None,
         limit=plans[-1].limit if plans else None,
     )
-    return Progress(
+    return Completeness(
         summary=summary,
         planned_ranges=sum(len(plan.ranges) for plan in plans),
         planned_offsets=sum(total(intervals) for intervals in planned.values()),

@@ -12,7 +12,7 @@ from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
 from fink_dask.kafka.topics import TopicChoice, no_such_topics
 from fink_dask.ledger.outdir import check_for_several, check_name, check_outdir, find_ledger
 from fink_dask.ledger.records import Plan
-from fink_dask.ledger.summary import progress_of
+from fink_dask.ledger.summary import completeness_of
 from fink_dask.planning.forecast import Machine, forecast, left_of, require_room, sample_rate, with_removal
 from fink_dask.planning.matches import Matches, look_at_some
 from fink_dask.planning.plan import still_there
@@ -159,7 +159,7 @@ def _preview(
         if target.identity.where is not None:
             there = [kept for offset_range in todo for kept in left_of(offset_range, target.description.watermarks)]
             matches = look_at_some(settings, target, there, sample_rate(settings, line))
-        summary = progress_of(plans, markers).summary
+        summary = completeness_of(plans, markers).summary
         samples = line.slower_than is None  # else it would take too long
         estimate = forecast(settings, target, summary, opened, plan, machine, samples, draft.sample, line)
         marks = target.description.watermarks

@@ -36,7 +36,7 @@ from fink_dask.ledger.restart import (
     old_datasets,
     set_aside,
 )
-from fink_dask.ledger.summary import Summary, progress_of, read_arrival, summarise, write_arrival
+from fink_dask.ledger.summary import Summary, completeness_of, read_arrival, summarise, write_arrival
 from fink_dask.planning.forecast import Machine, forecast, left_of, with_removal
 from fink_dask.planning.matches import look_at_some
 from fink_dask.planning.plan import known_topic_id, planned_ends, removed_heads, spans_to_plan
@@ -83,9 +83,9 @@ def finish(
     plans = ledger.plans()
     _look_again(settings, observe, inspector, plans, partitions)
     markers = ledger.markers(plans, known=known)
-    progress = progress_of(plans, markers)
-    if progress.missing:
-        raise LedgerError(f"not committed: {pluralize(progress.missing_offsets, 'planned offset')}", settings.topic)
+    completeness = completeness_of(plans, markers)
+    if completeness.missing:
+        raise LedgerError(f"not committed: {pluralize(completeness.missing_offsets, 'planned offset')}", settings.topic)
     check_files(ledger, plans, markers)
     lease.check()
     if settings.group_id is not None:
@@ -94,8 +94,8 @@ def finish(
         except BrokerError as error:
             observe(Note(f"the group's offsets were not committed: {error}", warning=True))
     lease.check()
-    retire_old_datasets(ledger, progress.summary, observe)
-    return progress.summary
+    retire_old_datasets(ledger, completeness.summary, observe)
+    return completeness.summary
 
 
 def retire_old_datasets(ledger: Ledger, summary: Summary, observe: Observer) -> None:
@@ -176,7 +176,7 @@ class TopicTransfer:
         self._lease: Lease | None = None
         self._before = Summary(self.topic, "interrupted")
         #: What the dataset held once that was settled which an earlier run had left.
-        self.begun = progress_of((), ())
+        self.begun = completeness_of((), ())
         # The markers that were read, until the work is handed out.
         self._known: KnownMarkers = {}
         #: How fast records came in the last run, in bytes a second; 0 where that is not known.
@@ -248,7 +248,7 @@ class TopicTransfer:
         self._lease = self._stack.enter_context(hold_lease(self.ledger))
         self.plans = self.ledger.plans()
         markers = self._markers()
-        self.begun = progress_of(self.plans, markers)
+        self.begun = completeness_of(self.plans, markers)
         self._before = self.begun.summary
         arrival = read_arrival(self.ledger, _SAME_LINE_S)
         # What kept to a limit says nothing of the line.
@@ -258,7 +258,7 @@ class TopicTransfer:
         if rolled:
             self.observe(Note(f"now in the dataset: {pluralize(rolled, 'range')} that an earlier run had committed"))
             markers = self._markers()
-            self.begun = progress_of(self.plans, markers)
+            self.begun = completeness_of(self.plans, markers)
         check_files(self.ledger, self.plans, markers)
         self._opened = open_ranges(self.plans, markers)
 

@@ -21,7 +21,7 @@ from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset, total_of
 from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, unseal
-from fink_dask.ledger.summary import Progress, progress_of
+from fink_dask.ledger.summary import Completeness, completeness_of
 from fink_dask.progress.profile import Profile
 
 Floats = npt.NDArray[np.float64]
@@ -150,7 +150,7 @@ class Facts:
     #: The topic and selection that it holds.
     identity: Identity
     #: Sums, and what is missing.
-    progress: Progress
+    completeness: Completeness
     #: Whether a transfer is running on it.
     is_running: bool
     #: Whether it was compacted, so that the times at which its ranges were committed are lost.
@@ -206,7 +206,7 @@ def find_facts(ledger: Ledger) -> Facts:
     plans = ledger.plans()
     damaged: list[DamagedMarker] = []
     markers = ledger.markers(plans, damaged)
-    progress = progress_of(plans, markers)
+    completeness = completeness_of(plans, markers)
     runs = _runs(ledger)
     commits = [] if is_compacted else _commits(ledger, markers)
     planned = _planned(ledger, plans)
@@ -216,12 +216,12 @@ def find_facts(ledger: Ledger) -> Facts:
     return Facts(
         outdir=ledger.outdir,
         identity=plans[-1].identity,
-        progress=progress,
+        completeness=completeness,
         is_running=is_running,
         is_compacted=is_compacted,
         damaged=len(damaged),
         markers=markers,
-        partitions=_partitions(plans, markers, progress),
+        partitions=_partitions(plans, markers, completeness),
         commits=commits,
         planned=planned,
         pace=pace_of(commits, planned, runs),
@@ -231,7 +231,7 @@ def find_facts(ledger: Ledger) -> Facts:
     )
 
 
-def _partitions(plans: Sequence[Plan], markers: Sequence[Marker], progress: Progress) -> list[Partition]:
+def _partitions(plans: Sequence[Plan], markers: Sequence[Marker], completeness: Completeness) -> list[Partition]:
     found = {
         offset_range.partition: Partition(offset_range.partition) for plan in plans for offset_range in plan.ranges
     }
@@ -242,7 +242,7 @@ def _partitions(plans: Sequence[Plan], markers: Sequence[Marker], progress: Prog
         partition.absent += total((*marker.holes, *marker.duplicates, *marker.handed_over))
         partition.quarantined += marker.quarantined
         partition.lost += total(marker.lost)
-    for number, intervals in progress.missing.items():
+    for number, intervals in completeness.missing.items():
         found[number].missing = total(intervals)
     return [found[number] for number in sorted(found)]
 
@@ -327,7 +327,7 @@ def facts_of_season(outdir: Path, topics: Sequence[Facts]) -> Facts:
     return Facts(
         outdir=outdir,
         identity=identity,
-        progress=_joint_progress([each.progress for each in topics]),
+        completeness=_joint_completeness([each.completeness for each in topics]),
         is_running=any(each.is_running for each in topics),
         is_compacted=any(each.is_compacted for each in topics),
         damaged=sum(each.damaged for each in topics),
@@ -343,9 +343,9 @@ def facts_of_season(outdir: Path, topics: Sequence[Facts]) -> Facts:
     )
 
 
-def _joint_progress(found: Sequence[Progress]) -> Progress:
+def _joint_completeness(found: Sequence[Completeness]) -> Completeness:
     number = count()  # partitions of several topics have the same numbers
-    return Progress(
+    return Completeness(
         summary=total_of([each.summary for each in found]),
         planned_ranges=sum(each.planned_ranges for each in found),
         planned_offsets=sum(each.planned_offsets for each in found),

@@ -84,7 +84,7 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
     environment.filters["outside"] = lambda text: printable(str(text).replace(str(facts.outdir), outdir), _MOST)
     environment.filters |= {"size": _size, "count": _count, "counted": pluralize}
     template = environment.from_string(files("fink_dask.report").joinpath("page.html").read_text(encoding="utf-8"))
-    summary = facts.progress.summary
+    summary = facts.completeness.summary
     return template.render(
         generator=GENERATOR,
         bokeh=Resources(mode="inline", components=["bokeh"]).render_js(),
@@ -123,7 +123,7 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
 
 def _tiles(facts: Facts, panels: Panels) -> list[tuple[str, str, str, bool]]:
     """List id, value, label, and whether it is bad news."""
-    summary, progress, pace = facts.progress.summary, facts.progress, facts.pace
+    summary, completeness, pace = facts.completeness.summary, facts.completeness, facts.pace
     found = [("alerts", _count(summary.alerts), _noun(summary.alerts, "alert"), False)]
     if panels.nights is not None:
         nights = sum(day is not None for day in panels.nights.values)
@@ -145,8 +145,8 @@ def _tiles(facts: Facts, panels: Panels) -> list[tuple[str, str, str, bool]]:
         ("lost", summary.lost, "lost to retention", True),
         (
             "missing",
-            progress.missing_offsets,
-            f"{_noun(progress.missing_offsets, 'offset')} missing",
+            completeness.missing_offsets,
+            f"{_noun(completeness.missing_offsets, 'offset')} missing",
             not facts.is_running,
         ),
         ("damaged", facts.damaged, _noun(facts.damaged, "damaged marker"), True),

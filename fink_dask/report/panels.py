@@ -175,7 +175,7 @@ def find_panels(facts: Facts, objects: Sequence[str] = ()) -> Panels:
         pieces = choose_pieces(dataset, rows_of)
         if pieces:
             panels.fields = find_fields(dataset.schema)
-            _read(facts.outdir, dataset, pieces, panels, facts.progress.summary.alerts)
+            _read(facts.outdir, dataset, pieces, panels, facts.completeness.summary.alerts)
             return panels
         words = "the dataset has no alerts"
     except FinkDaskError as error:

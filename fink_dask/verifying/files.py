@@ -24,7 +24,7 @@ from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import Ledger, storage_in_words
 from fink_dask.ledger.outdir import check_dataset, total_of
 from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Marker
-from fink_dask.ledger.summary import Progress, Summary, progress_of
+from fink_dask.ledger.summary import Completeness, Summary, completeness_of
 from fink_dask.units import pluralize
 
 #: What the footer of a file of many ranges says as well.
@@ -50,7 +50,7 @@ class Verification:
     """What a verification found."""
 
     #: What the ledger says.
-    progress: Progress
+    completeness: Completeness
     #: Ranges whose files are not what the ledger says.
     findings: tuple[Finding, ...]
     #: Ranges whose marker can't be read.
@@ -88,7 +88,7 @@ class Verification:
     @property
     def summary(self) -> Summary:
         """The ledger's summary; ``failed`` where the files disagree."""
-        return replace(self.progress.summary, state="failed") if self.problems else self.progress.summary
+        return replace(self.completeness.summary, state="failed") if self.problems else self.completeness.summary
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def examine_dataset(ledger: Ledger, advance: Callable[[int], None]) -> Verificat
             if path not in known and not (stems and without_revision(path.stem) in stems)
         )
     return Verification(
-        progress_of(plans, markers), tuple(findings), tuple(damaged), foreign, check_schemas(ledger, plans)
+        completeness_of(plans, markers), tuple(findings), tuple(damaged), foreign, check_schemas(ledger, plans)
     )
 
 

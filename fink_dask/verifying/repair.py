@@ -30,7 +30,7 @@ from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger
 from fink_dask.ledger.outdir import check_dataset, check_is_in_kafka, find_ledger
 from fink_dask.ledger.records import DamagedMarker, DataFile, Identity, Plan, unseal
 from fink_dask.ledger.remainder import Remainder, rest_of
-from fink_dask.ledger.summary import Summary, progress_of
+from fink_dask.ledger.summary import Summary, completeness_of
 from fink_dask.planning.plan import known_topic_id
 from fink_dask.planning.schemas import restore_schemas
 from fink_dask.progress.events import Doing, TransferStarted
@@ -125,7 +125,7 @@ def run_repair(
         if compacted:
             left = (*left, _say_compacted(ledger, compacted))
         markers = ledger.markers(plans, damaged)
-        summary = progress_of(plans, markers).summary
+        summary = completeness_of(plans, markers).summary
         # A foreign file may have been replaced by one of the same name.
         known = {ledger.outdir / file.path for marker in markers for file in marker.files}
         foreign = tuple(path for path in found.foreign if path not in known)

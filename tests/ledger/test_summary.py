@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.records import DataFile, Marker, Plan
-from fink_dask.ledger.summary import Summary, progress_of
+from fink_dask.ledger.summary import Summary, completeness_of
 from tests.harness.ledgers import make_plan
 
 RANGES = [OffsetRange(0, 0, 10), OffsetRange(0, 10, 20), OffsetRange(1, 5, 9), OffsetRange(7, 0, 3)]
@@ -42,26 +42,26 @@ def test_a_state_says_what_became_of_every_offset(
     committed: list[int], last: dict[str, Any], state: str, exit_code: int
 ) -> None:
     markers = [make_marker(RANGES[index], PLANS[0], **(last if index == 3 else {})) for index in committed]
-    summary = progress_of(PLANS, markers).summary
+    summary = completeness_of(PLANS, markers).summary
     assert (summary.state, summary.exit_code) == (state, exit_code)
 
 
 @given(st.sets(st.integers(0, 3)))
 def test_what_is_missing_and_what_is_there_make_the_plan(committed: set[int]) -> None:
-    progress = progress_of(PLANS, [make_marker(RANGES[index], PLANS[0]) for index in sorted(committed)])
-    assert progress.summary.alerts + progress.missing_offsets == progress.planned_offsets == 27
-    assert progress.summary.ranges == progress.summary.files == len(committed)
-    assert (progress.planned_ranges, progress.summary.written_bytes) == (4, 50 * len(committed))
-    assert all(progress.missing.values())
+    completeness = completeness_of(PLANS, [make_marker(RANGES[index], PLANS[0]) for index in sorted(committed)])
+    assert completeness.summary.alerts + completeness.missing_offsets == completeness.planned_offsets == 27
+    assert completeness.summary.ranges == completeness.summary.files == len(committed)
+    assert (completeness.planned_ranges, completeness.summary.written_bytes) == (4, 50 * len(committed))
+    assert all(completeness.missing.values())
 
 
 def test_a_loss_is_told_by_partition() -> None:
     markers = [
         make_marker(offset_range, PLANS[0], lost=((offset_range.start, offset_range.end),)) for offset_range in RANGES
     ]
-    progress = progress_of(PLANS, markers)
-    assert progress.lost == {0: [(0, 20)], 1: [(5, 9)], 7: [(0, 3)]}
-    assert progress.summary.lost == 27
+    completeness = completeness_of(PLANS, markers)
+    assert completeness.lost == {0: [(0, 20)], 1: [(5, 9)], 7: [(0, 3)]}
+    assert completeness.summary.lost == 27
 
 
 @pytest.mark.parametrize("state", ["failed", "interrupted"])

@@ -99,7 +99,7 @@ def _check(outdir: Path, filling: Filling, account: Account) -> None:
     account.violations += found.problems
     lost = {
         (partition, offset)
-        for partition, intervals in found.progress.lost.items()
+        for partition, intervals in found.completeness.lost.items()
         for start, end in intervals
         for offset in range(start, end)
     }

@@ -303,7 +303,7 @@ def test_a_missing_range_is_interrupted(ledger: Ledger) -> None:
     ledger.freeze(make_plan([OffsetRange(2, 0, 5)], generation=2), SCHEMA)
     found = verify_dataset(ledger)
     assert found.problems == ()
-    assert found.progress.missing == {2: [(0, 5)]}
+    assert found.completeness.missing == {2: [(0, 5)]}
     assert (found.summary.state, found.summary.exit_code) == ("interrupted", 1)
 
 

@@ -254,7 +254,9 @@ def test_what_kafka_no_longer_has_is_not_made_worse(kafka: Any, topic_name: str,
     assert found.problems == ()
     assert 0 < found.summary.lost == 300 - found.summary.alerts
     kept = [
-        place for place in oracle.values if not any(s <= place[1] < e for s, e in found.progress.lost.get(place[0], []))
+        place
+        for place in oracle.values
+        if not any(s <= place[1] < e for s, e in found.completeness.lost.get(place[0], []))
     ]
     assert_exactly_once(ledger.outdir, kept)
     assert first(ledger).lost_at is not None
