@@ -10,7 +10,7 @@ from fink_dask.cluster.jobqueue import job_queue_cluster
 from fink_dask.cluster.jobspec import JobSpec
 from fink_dask.cluster.local import Cluster, local_cluster, usable_cores
 from fink_dask.cluster.readiness import Needs
-from fink_dask.progress.events import Note
+from fink_dask.progress.events import Doing, Note
 from fink_dask.progress.tally import Progress
 from fink_dask.settings import DASHBOARD_ADDRESS
 
@@ -56,6 +56,7 @@ class ClusterChoice:
         Raises TransferError if no workers can be had, or they can't do the work.
         """
         security = None if needs.kafka is None else needs.kafka.security
+        progress(Doing("starting workers" if self.scheduler is None else "connecting to the Dask scheduler"))
         exposed = security is not None and security.password is not None
         if self.jobs is not None:
             if exposed and not self.jobs.is_encrypted:
@@ -67,5 +68,5 @@ class ClusterChoice:
             if exposed and self.scheduler.is_open:
                 words = f"Kafka's password goes unencrypted to the workers of {self.scheduler.address}: use tls://"
                 progress(Note(words, warning=True))
-            return existing_scheduler(self.scheduler, needs, memory_limit)
+            return existing_scheduler(self.scheduler, needs, memory_limit, progress)
         return local_cluster(nconsumers, ranges, self.dashboard_address, memory_limit)

@@ -18,8 +18,9 @@ from distributed.security import Security
 
 import fink_dask
 from fink_dask.cluster.local import MEMORY_FRACTION, Cluster
-from fink_dask.cluster.readiness import Needs, check_fitness
+from fink_dask.cluster.readiness import SAID_S, Needs, check_fitness, no_workers
 from fink_dask.errors import SettingsError, TransferError, one_line
+from fink_dask.progress.events import Doing, Observer
 from fink_dask.ranges.memory import FULL_SHARE, WORKER_BYTES, MemoryShare, share_memory
 
 _CONNECT_S = 5
@@ -117,14 +118,16 @@ def ask_scheduler(client: Client, question: Callable[..., Any], *arguments: Any,
 
 
 @contextmanager
-def existing_scheduler(scheduler: Scheduler, needs: Needs, memory_limit: int | None = None) -> Iterator[Cluster]:
+def existing_scheduler(
+    scheduler: Scheduler, needs: Needs, memory_limit: int | None, observe: Observer
+) -> Iterator[Cluster]:
     """Connect to a scheduler whose workers have what they need.
 
     `memory_limit`: bytes that all workers together may take; by default half of their own limits.
     Raises TransferError if a worker lacks something; it says which worker lacks what.
     """
     with scheduler.connect() as client:
-        check_workers(client, needs)
+        check_workers(client, needs, observe)
         memory = _memory(workers_of(client).values(), memory_limit)
         # A limit for all workers together was divided among those that are there.
         all_threads = scheduler.all_threads and memory_limit is None
@@ -144,12 +147,12 @@ def _memory(workers: Collection[Mapping[str, Any]], memory_limit: int | None) ->
     return min(shares, key=lambda share: share.total, default=FULL_SHARE)
 
 
-def check_workers(client: Client, needs: Needs) -> None:
+def check_workers(client: Client, needs: Needs, observe: Observer = lambda _: None) -> None:
     """Check on every worker that it has what it needs.
 
     Raises TransferError if a worker lacks something; it says which worker lacks what.
     """
-    _wait_for_workers(client)
+    _wait_for_workers(client, observe)
     version = fink_dask.__version__
     # Only the standard library's functions can be sent to a process that may lack this package.
     found = _ask_each(client, ask_scheduler(client, client.nthreads), importlib.metadata.version, "fink-dask")
@@ -168,18 +171,23 @@ def check_workers(client: Client, needs: Needs) -> None:
             raise TransferError(f"{_who(where)} can't work here: {one_line(lack)}")
 
 
-def _wait_for_workers(client: Client) -> None:
+def _wait_for_workers(client: Client, observe: Observer) -> None:
     # A cluster that adapts itself has none, and starts one, where there is something to do.
     call = client.submit(int, pure=False)
-    deadline = time.monotonic() + _WORKERS_S
+    began, is_said, scheduler = time.monotonic(), False, f"the Dask scheduler {client.scheduler.address}"
+    observe(Doing(f"waiting for workers of {scheduler}"))
     try:
         while not ask_scheduler(client, client.nthreads):
-            if time.monotonic() > deadline:
-                address = client.scheduler.address
-                raise TransferError(f"the Dask scheduler {address} has no workers, and none came within {_WORKERS_S} s")
+            waited_s = time.monotonic() - began
+            if waited_s > _WORKERS_S:
+                raise TransferError(f"{scheduler} has no workers, and none came within {_WORKERS_S} s")
+            if waited_s > SAID_S and not is_said:
+                is_said = True
+                observe(no_workers(_WORKERS_S))
             time.sleep(_LOOK_S)
     finally:
         call.release()
+    observe(Doing(f"checking the workers of {scheduler}"))
 
 
 def _ask_each(client: Client, workers: Iterable[str], function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:

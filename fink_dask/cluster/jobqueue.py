@@ -75,7 +75,7 @@ def job_queue_cluster(
         stack.callback(watch.stop)
         watch.wait_for_workers()
         client = stack.enter_context(Client(cluster))
-        check_workers(client, needs)
+        check_workers(client, needs, progress)
         # Each range that waits for its turn has a thread of its own.
         # Whether jobs will bring workers, however long the queue is, the watch knows.
         ahead = Lookahead(busy, turns=spec.turns)

@@ -36,8 +36,8 @@ _RESULT_S = 60.0
 NO_WORKERS_S = 60.0
 #: Seconds that a scheduler may take to answer.
 _ANSWER_S = 10.0
-#: Seconds without workers before that is said.
-_SAID_S = 5.0
+#: Seconds without workers before that is said: a cluster that adapts itself starts some first.
+SAID_S = 5.0
 #: Seconds after which a worker that lacked something is tried again: a directory may be mounted late.
 _AGAIN_S = 60.0
 
@@ -99,6 +99,12 @@ class Lookahead:
 
 
 NO_LOOKAHEAD = Lookahead(0, None)
+
+
+def no_workers(patience_s: float) -> Note:
+    """Say that a scheduler has no workers, and for how long they are waited for."""
+    limit = "" if math.isinf(patience_s) else f", up to {patience_s:.0f} s"
+    return Note(f"the Dask scheduler has no workers: waiting for some{limit}", warning=True)
 
 
 class LostTaskError(TransferError):
@@ -226,10 +232,9 @@ class WorkerPool:
             if self._here:
                 raise TransferError(f"{self._lack}, and no other worker came within {limit_s:.0f} s; {GO_ON}")
             raise TransferError(f"the Dask scheduler has had no workers for {limit_s:.0f} s; {GO_ON}")
-        elif now - self._seen > _SAID_S and not self._here and not self._is_said:
+        elif now - self._seen > SAID_S and not self._here and not self._is_said:
             self._is_said = True
-            limit = "" if math.isinf(self._patience_s) else f", up to {self._patience_s:.0f} s"
-            self._observe(Note(f"the Dask scheduler has no workers: waiting for some{limit}", warning=True))
+            self._observe(no_workers(self._patience_s))
 
     def take_back(self) -> list[Any]:
         """Cancel the tasks that are confined to workers that have all gone; return them, to be handed out again."""

@@ -257,7 +257,6 @@ def _transfer(
                     if settings.follow is not None:  # there will be more
                         ranges = max(ranges, settings.nconsumers)
                     is_here = may_be_here and topics.is_small
-                    observe(Doing("getting ready" if is_here else "starting workers"))
                     cluster = stack.enter_context(
                         _connect(settings, observe, chosen, workers, topics.open[0], ranges, is_here)
                     )
@@ -332,6 +331,7 @@ def _connect(
     is_here: bool,
 ) -> AbstractContextManager[Cluster]:
     if chosen.is_here:
+        progress(Doing("getting ready" if is_here else "starting workers"))
         return workers.cluster(ranges, is_here)
     # Of several topics, the one in the settings may be a pattern.
     needs = Needs(first.ledger, settings.kafka, first.topic)

@@ -150,7 +150,6 @@ def _read_again(
 ) -> None:
     tasks: dict[str, TaskSettings] = {}
     nconsumers, topic = chosen.consumers(), plans[0].identity.topic
-    progress(Doing("starting workers"))
     with ExitStack() as stack:
         needs = Needs(ledger, kafka, topic)
         cluster = stack.enter_context(chosen.connect(needs, nconsumers, len(damages), None, progress))

@@ -16,6 +16,7 @@ from distributed import Client, LocalCluster
 
 import fink_dask
 from fink_dask.cluster import existing
+from fink_dask.cluster.choice import ClusterChoice
 from fink_dask.cluster.existing import Scheduler, check_workers, threads_of, workers_of
 from fink_dask.cluster.local import Cluster, usable_cores
 from fink_dask.cluster.readiness import Needs
@@ -23,6 +24,7 @@ from fink_dask.dashboard import plugin
 from fink_dask.errors import TransferError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
+from fink_dask.progress.tally import Progress
 from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.running import scheduling as job
 from fink_dask.settings import KafkaSettings
@@ -285,14 +287,24 @@ def test_a_worker_that_goes_while_it_is_asked_lacks_nothing(kafka: Any, topic_na
                 killer.join()
 
 
-def test_a_scheduler_without_workers_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_without_workers_is_waited_for_in_words_and_then_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(existing, "_WORKERS_S", 1)
-    with (
-        LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
-        Client(cluster) as client,
-        pytest.raises(TransferError, match="has no workers"),
-    ):
-        check_workers(client, Needs(Ledger(tmp_path / "out"), KafkaSettings("127.0.0.1:1"), "topic"))
+    monkeypatch.setattr(existing, "SAID_S", 0)
+    said: list[str] = []
+    progress = Progress(lambda event: said.append(getattr(event, "words", str(event))))
+    needs = Needs(Ledger(tmp_path / "out"), KafkaSettings("127.0.0.1:1"), "topic")
+    with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+        address = cluster.scheduler_address
+        with (
+            pytest.raises(TransferError, match="has no workers"),
+            ClusterChoice(Scheduler(address)).connect(needs, 1, 1, None, progress),
+        ):
+            pass
+    assert not any("starting" in words for words in said), "nothing starts the workers of somebody else's scheduler"
+    assert any("waiting for workers" in words and address in words for words in said)
+    assert "up to 1 s" in said[-1]
 
 
 @pytest.mark.sample
