@@ -24,8 +24,8 @@ from fink_dask.report.facts import Facts
 from fink_dask.report.panels import Counts, Panels, far_words, night_words, nights_shown
 from fink_dask.units import pluralize, printable
 
-#: The most characters of a text from outside.
-_MOST = 120
+#: The most characters of a text from outside, and of what fink-dask says itself, which ends with what to do.
+_MOST, _MOST_SAID = 120, 1000
 #: The most rows of a table.
 _MAX_ROWS = 15
 _MAX_TOPICS = 200
@@ -81,7 +81,10 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
     script, places = components(figures)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # Errors give the dataset's full path, which does not concern those to whom the page is sent.
-    environment.filters["outside"] = lambda text: printable(str(text).replace(str(facts.outdir), outdir), _MOST)
+    for name, most in (("outside", _MOST), ("said", _MOST_SAID)):
+        environment.filters[name] = lambda text, most=most: printable(
+            str(text).replace(str(facts.outdir), outdir), most
+        )
     environment.filters |= {"size": _size, "count": _count, "counted": pluralize}
     template = environment.from_string(files("fink_dask.report").joinpath("page.html").read_text(encoding="utf-8"))
     summary = facts.completeness.summary

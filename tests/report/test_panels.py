@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,11 @@ import pyarrow as pa
 import pytest
 from bokeh.models import DatetimeTickFormatter
 
+from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.report import charts, panels
 from fink_dask.report.facts import find_facts
+from fink_dask.report.page import render
 from fink_dask.report.panels import far_words, night_words, nights_shown
 from tests.harness.ledgers import make_ledger, make_plan, transfer
 
@@ -30,6 +32,20 @@ def test_an_error_without_text_leaves_panels_out_and_the_report_is_made(
     monkeypatch.setattr(panels, "open_dataset", fail)
     found = panels.find_panels(find_facts(ledger))
     assert found.left_out["positions"] == f"the dataset can't be read: {type(error).__name__}"
+
+
+def test_what_to_do_about_panels_that_are_left_out_is_not_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = f"two directories, {'with names as long as those of topics, ' * 12}are of two surveys: give one of them"
+
+    def fail(*_: object) -> None:
+        raise LedgerError(words)
+
+    plan = make_plan([OffsetRange(0, 0, 100)])
+    facts = find_facts(make_ledger(tmp_path / "alerts", plan))
+    monkeypatch.setattr(panels, "open_dataset", fail)
+    assert words in render(facts, panels.find_panels(facts), "alerts", "1", datetime.now(UTC))
 
 
 NIGHT = date(2026, 2, 24).toordinal() - date(1970, 1, 1).toordinal()
