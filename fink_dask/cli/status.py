@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,19 @@ if TYPE_CHECKING:
 
 #: Seconds after which the notes of a running transfer are out of date; they are written every second or two.
 _NOTE_S = 30.0
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a ledger says at one moment."""
+
+    running: bool
+    completeness: Completeness
+    #: lag, arrival: of a transfer that is running.
+    lag: Lag | None = None
+    arrival: Arrival | None = None
+    #: When the topic was last followed, in seconds since 1970-01-01 UTC, where that has ended.
+    followed_until: float | None = None
 
 
 @command("fink-dask status alerts")
@@ -53,9 +68,10 @@ def status(outdir: Path, as_json: bool) -> int:
             f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet"
             f"{dataset_beside(ledger) or '; of a topic that is empty, nothing is written'}"
         )
-    running, completeness, lag, arrival = _look(ledger)
+    seen = _look(ledger)
+    running, completeness, lag, arrival = seen.running, seen.completeness, seen.lag, seen.arrival
     if as_json:
-        print_summary_json(completeness.summary, **_details(running, completeness, lag, arrival))
+        print_summary_json(completeness.summary, **_details(seen))
         return 0
     say(headline(completeness.summary, running))
     done = completeness.planned_offsets - completeness.missing_offsets
@@ -70,13 +86,22 @@ def status(outdir: Path, as_json: bool) -> int:
         say(f"  this run   {', '.join(words)}")
     if lag is not None:
         say(f"  following  {lag_words(lag, time.time() - lag.at)}, {per_second(lag.alerts_per_second, 'alert')}")
+    _say_followed([seen])
     if completeness.missing and not running:
         print_intervals("missing", completeness.missing)
         say("  run the same transfer again to continue")
     return 0
 
 
-def _look(ledger: Ledger) -> tuple[bool, Completeness, Lag | None, Arrival | None]:
+def _say_followed(found: Collection[_Seen]) -> None:
+    """Say that topics are not followed any more: all that was planned may be there, and more have come since."""
+    ended = [seen.followed_until for seen in found if seen.followed_until is not None]
+    if ended and not any(seen.running for seen in found):
+        when = f"{datetime.fromtimestamp(max(ended), UTC):%Y-%m-%d %H:%M} UTC"
+        say(f"  followed   until {when}; the same command goes on with what has come since")
+
+
+def _look(ledger: Ledger) -> _Seen:
     from fink_dask.ledger.commit import gone_files
     from fink_dask.ledger.lease import is_held
     from fink_dask.ledger.summary import completeness_of, read_arrival, read_lag
@@ -90,14 +115,16 @@ def _look(ledger: Ledger) -> tuple[bool, Completeness, Lag | None, Arrival | Non
             from fink_dask.dataset.presence import missing_error  # here, as it loads what reads the files
 
             raise missing_error(gone)
-        return False, completeness, None, None
-    return True, completeness, read_lag(ledger, _NOTE_S), read_arrival(ledger, _NOTE_S)
+        last = read_lag(ledger, time.time())  # however old
+        return _Seen(False, completeness, followed_until=None if last is None else last.at)
+    return _Seen(True, completeness, read_lag(ledger, _NOTE_S), read_arrival(ledger, _NOTE_S))
 
 
-def _details(running: bool, completeness: Completeness, lag: Lag | None, arrival: Arrival | None) -> dict[str, Any]:
+def _details(seen: _Seen) -> dict[str, Any]:
     """Return what ``--json`` prints besides the summary."""
     from fink_dask.ledger.summary import freshness_s
 
+    running, completeness, lag, arrival = seen.running, seen.completeness, seen.lag, seen.arrival
     return {
         **({"state": "running"} if running else {}),  # as is said without --json; to the summary it is interrupted
         "running": running,
@@ -108,6 +135,7 @@ def _details(running: bool, completeness: Completeness, lag: Lag | None, arrival
         "lag": None if lag is None else {"total": lag.total, "partitions": lag.partitions},
         "alerts_per_second": None if lag is None else lag.alerts_per_second,
         "received": None if arrival is None else asdict(arrival),
+        "followed_until": seen.followed_until,
     }
 
 
@@ -125,20 +153,21 @@ def _say_each(ledgers: list[Ledger], as_json: bool) -> int:
             errors[ledger] = str(error)
     unread = [without_figures(ledger) for ledger in errors]
     datasets = [ledger.outdir.name for ledger in (*found, *errors)]
-    summaries = [*(completeness.summary for _, completeness, *_ in found.values()), *unread]
+    summaries = [*(seen.completeness.summary for seen in found.values()), *unread]
     if as_json:
-        details = [*(_details(*each) for each in found.values()), *({"error": words} for words in errors.values())]
+        details = [*map(_details, found.values()), *({"error": words} for words in errors.values())]
         named = [{"dataset": name} | each for name, each in zip(datasets, details, strict=True)]
         print_topics_json(summaries, named)
         return int(bool(errors))
-    states = ["running" if running else completeness.summary.state for running, completeness, *_ in found.values()]
+    states = ["running" if seen.running else seen.completeness.summary.state for seen in found.values()]
     print_table(summaries, [*states, *(summary.state for summary in unread)], datasets)
-    lags = {ledger.outdir.name: lag for ledger, (_, _, lag, _) in found.items() if lag is not None}
+    lags = {ledger.outdir.name: seen.lag for ledger, seen in found.items() if seen.lag is not None}
     if lags:
         speed = sum(lag.alerts_per_second for lag in lags.values())
         seen_s = time.time() - min(lag.at for lag in lags.values())
         say(f"  following  {lags_words(lags, seen_s)}, {per_second(speed, 'alert')}")
-    if any(completeness.missing and not running for running, completeness, *_ in found.values()):
+    _say_followed(found.values())
+    if any(seen.completeness.missing and not seen.running for seen in found.values()):
         say("  run the same transfer again to continue the interrupted ones")
     for words in errors.values():
         say(f"  {words}")

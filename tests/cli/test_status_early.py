@@ -13,7 +13,7 @@ from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.ledger.summary import Arrival, Phase, write_arrival
+from fink_dask.ledger.summary import Arrival, Lag, Phase, write_arrival, write_lag
 from tests.harness.cli import run_cli
 from tests.harness.ledgers import make_ledger, make_plan, transfer
 
@@ -52,6 +52,23 @@ def test_a_transfer_that_runs_says_what_it_has_received_beside_what_is_committed
     assert (content["planned_offsets"], content["missing_offsets"]) == (1000, 900)
     assert content["received"]["quiet_s"] >= 5
     assert json.loads(run_cli("status", str(ledger.outdir), "--json").stdout)["received"] is None
+
+
+def test_a_topic_whose_follower_was_killed_is_said_to_be_followed_no_more_and_how_to_go_on(tmp_path: Path) -> None:
+    plan = make_plan([OffsetRange(0, 0, 20)])
+    ledger = make_ledger(tmp_path / "alerts" / "topic", plan)
+    transfer(ledger, plan, plan.ranges[0])
+    for place in (ledger.outdir, tmp_path / "alerts"):  # alone, and as one of several
+        assert "followed" not in run_cli("status", str(place)).stdout
+    write_lag(ledger, Lag(1_780_000_000.0, {0: 0}))
+    for place in (ledger.outdir, tmp_path / "alerts"):
+        words = run_cli("status", str(place)).stdout
+        assert "missing" not in words
+        assert "until 2026-05-28 20:26 UTC; the same command goes on" in words
+    content = json.loads(run_cli("status", str(ledger.outdir), "--json").stdout)
+    assert content["followed_until"] == 1_780_000_000
+    with hold_lease(ledger):
+        assert "followed" not in run_cli("status", str(ledger.outdir)).stdout
 
 
 def test_what_was_limited_says_that_there_is_more_and_a_dataset_that_is_gone_is_not_complete(tmp_path: Path) -> None:
