@@ -37,13 +37,13 @@ _TIMES = {"mjd", "first", "last"}
     "table",
     type=UserPath(dir_okay=False, path_type=Path, allow_dash=True),
     metavar="FILE",
-    help="Write all measurements, or all objects, to FILE, as comma-separated values; - is stdout.",
+    help="Write all measurements, or all objects, to a new FILE, as comma-separated values; - is stdout.",
 )
 @typed_option(
     "--plot",
     type=UserPath(dir_okay=False, path_type=Path),
     metavar="FILE.html",
-    help="Draw them on an HTML page that loads nothing from elsewhere.",
+    help="Draw them on a new HTML page that loads nothing from elsewhere.",
 )
 @json_option
 def lightcurve(outdir: Path, object_id: str | None, table: Path | None, plot: Path | None, as_json: bool) -> int:
@@ -56,7 +56,7 @@ def lightcurve(outdir: Path, object_id: str | None, table: Path | None, plot: Pa
     from fink_dask.cluster.forkserver import do_without_pandas
 
     do_without_pandas()  # what is loaded now makes arrays
-    from fink_dask.ledger.outdir import check_outside
+    from fink_dask.ledger.outdir import check_new_file
     from fink_dask.lightcurves.find import light_curve
 
     if object_id is None and plot is not None:
@@ -67,9 +67,7 @@ def lightcurve(outdir: Path, object_id: str | None, table: Path | None, plot: Pa
         raise SettingsError("--json and --csv - both write to stdout: choose one")
     for path in (table, plot):
         if path is not None and str(path) != "-":
-            if not path.absolute().parent.is_dir():
-                raise SettingsError(f"{path.parent} is not a directory: make it first")
-            check_outside(path.resolve(), outdir.resolve())
+            check_new_file(path.absolute(), outdir)
     if object_id is None:
         return _list_objects(outdir, table, as_json)
     curve = light_curve(outdir, object_id)

@@ -23,7 +23,7 @@ from fink_dask.dataset.schema_versions import known_versions
 from fink_dask.errors import LedgerError, SettingsError, parameter
 from fink_dask.export.formats import FORMATS, Column
 from fink_dask.ledger.ledger import storage_error
-from fink_dask.ledger.outdir import check_outside, find_datasets
+from fink_dask.ledger.outdir import check_new_file, find_datasets
 from fink_dask.store.local import LOCAL
 from fink_dask.store.location import locate
 from fink_dask.where.condition import Condition, bind_condition
@@ -78,11 +78,7 @@ def export_table(
     write = FORMATS.get(target.suffix.lower())
     if write is None:
         raise SettingsError(f"{target}: its format is told by its name, which ends in {', '.join(FORMATS)}")
-    if target.exists() or target.is_symlink():
-        raise SettingsError(f"{target} already exists: choose another name, or remove it")
-    if not target.parent.is_dir():
-        raise SettingsError(f"{target.parent} is not a directory: make it first")
-    check_outside(target.resolve(), locate(outdir).resolve())
+    check_new_file(target, locate(outdir))
     dataset = open_dataset(outdir, unique=unique)
     leaves = dict(_leaves(dataset.schema))
     singles = {path: kind for path, kind in leaves.items() if is_single_value(kind)}

@@ -183,6 +183,15 @@ def check_outside(target: Path, *outdirs: Path) -> None:
             )
 
 
+def check_new_file(target: Path, outdir: Path) -> None:
+    """Refuse to write a file over another one, where there is no directory, or among the alerts of a dataset."""
+    if target.exists() or target.is_symlink():
+        raise SettingsError(f"{target} already exists: choose another name, or remove it")
+    if not target.parent.is_dir():
+        raise SettingsError(f"{target.parent} is not a directory: make it first")
+    check_outside(target.resolve(), outdir.resolve())
+
+
 def _is_ledger(path: Path) -> bool:
     """Tell whether a directory is the ledger of a dataset, or has those of a season."""
     if path.suffix != LEDGER_SUFFIX:

@@ -65,6 +65,11 @@ def test_all_ways_out_have_the_same_measurements(outdir: Path, name: str, tmp_pa
     page = (tmp_path / "c.html").read_text()
     assert name in page
     assert not re.search(r"<(script|link)[^>]+(src|href)=", page), "a page that is opened on a plane shows nothing"
+    for option, file in (("--csv", tmp_path / "c.csv"), ("--plot", tmp_path / "c.html")):
+        file.write_text("somebody's own")
+        refused = run_cli("lightcurve", str(outdir), name, option, str(file))
+        assert (refused.returncode, str(file) in refused.stderr) == (2, True)
+        assert file.read_text() == "somebody's own"
 
 
 def test_all_objects_can_be_had_where_a_terminal_shows_the_first(outdir: Path, tmp_path: Path) -> None:
