@@ -86,8 +86,9 @@ class Option:
     metavar: str | None = None
     #: Makes the value of a text; gets `parameter` of the name, and the text.
     parse: Callable[[str, Any], Any] | None = None
-    #: The values that there are.
+    #: The values that there are; or those that a shell offers, where there are others too.
     choices: tuple[str, ...] = ()
+    suggested: tuple[str, ...] = ()
     #: is_number, is_flag, is_file: whether it is a whole number of at least 1, a flag, or an existing file.
     is_number: bool = False
     is_flag: bool = False
@@ -430,6 +431,7 @@ class TransferSettings:
         group=WHERE_TO,
         metavar="WHAT",
         parse=parse_columns,
+        suggested=("time", "finkclass", "tnsclass", "classId", "none"),
         help="Partition columns: time (year=YYYY/month=MM/day=DD), finkclass, tnsclass, classId, any column or dotted "
         "field, several separated by commas, or none.  [default: what the dataset was begun with, or none]",
     )

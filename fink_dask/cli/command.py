@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -330,6 +330,17 @@ config_option = option(
 )
 
 
+def offering(values: Callable[[], Iterable[str]]) -> Callable[..., list[str]]:
+    """Return what lets a shell complete the values of an option, several of them separated by commas."""
+
+    def complete(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
+        before, comma, begun = typed.rpartition(",")
+        found = [value for value in values() if value.lower().startswith(begun.lower())]
+        return [f"{before}{comma}{value}" for value in found if value not in before.split(",")]
+
+    return complete
+
+
 def options_from(kind: type, *names: str) -> Callable[[Command], Command]:
     """Declare what users can give of a settings class, or some of it; a command gets it by the names of the fields."""
     made = [_made(field, *found) for field, found in options_of(kind).items() if not names or field in names]
@@ -374,6 +385,7 @@ def _made(field: str, given: Option, default: Any) -> Callable[[Command], Comman
         default=default,
         show_default=default is not None and "[default:" not in given.help and not given.is_flag,
         callback=take_value,
+        shell_complete=offering(lambda: given.suggested) if given.suggested else None,
         metavar=given.metavar,
         help=given.help,
     )

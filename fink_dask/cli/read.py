@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fink_dask.cli.command import Place, command, json_option, typed_option, unique_option
+from fink_dask.cli.command import Place, command, json_option, offering, typed_option, unique_option
 from fink_dask.cli.output import print_json
 from fink_dask.errors import SettingsError
 
@@ -21,14 +21,20 @@ _INSTALLED_BY = {
 }
 
 
-def _known(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+def _readers() -> tuple[str, ...]:
     from fink_dask.report.reading import READERS
 
+    return READERS
+
+
+def _known(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     if value is None:
         return None
-    name = next((each for each in READERS if each.lower().replace("-", "_") == value.lower().replace("-", "_")), None)
+    name = next(
+        (each for each in _readers() if each.lower().replace("-", "_") == value.lower().replace("-", "_")), None
+    )
     if name is None:
-        raise click.BadParameter(f"must be one of {', '.join(READERS)}", param=parameter)
+        raise click.BadParameter(f"must be one of {', '.join(_readers())}", param=parameter)
     return name
 
 
@@ -38,6 +44,7 @@ def _known(_: click.Context, parameter: click.Parameter, value: str | None) -> s
     "--with",
     "reader",
     callback=_known,
+    shell_complete=offering(_readers),
     metavar="READER",
     help="Only the lines of this reader: fink_dask, pandas, polars, DuckDB, pyarrow, Dask or nested-pandas.",
 )

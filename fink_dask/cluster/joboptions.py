@@ -44,6 +44,7 @@ class JobOptions:
         name="cluster",
         group=CLUSTER,
         metavar="local|slurm|sge|NAME",
+        suggested=(LOCAL, *SYSTEMS),
         help="Where workers run: on this machine, in jobs of Slurm or Grid Engine, or in jobs of another system that "
         "dask-jobqueue knows, which is untested: pbs, lsf, oar, moab, htcondor.",
     )
