@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,23 +32,30 @@ def hand_over(outdir: Path, copied: Path | None, as_json: bool, verbose: bool) -
     """List the files of OUTDIR that can be copied elsewhere, and remove them once they were; a transfer may go on.
 
     Without --copied, the paths of all files that are complete are listed, one a line, as rsync and rclone take them
-    with --files-from; --json has their sizes and SHA-256 too.
+    with --files-from; --json has their sizes and SHA-256 too. If OUTDIR holds the datasets of several topics, these are
+    the files of all of them, as TOPIC/PATH.
     """
-    from fink_dask.ledger.outdir import find_ledger
+    from fink_dask.ledger.outdir import find_datasets
 
     log_to_stderr(verbose)
-    ledger = find_ledger(outdir.resolve())
+    ledger, several = find_datasets(outdir.resolve())
+    # By what stands before the paths of each dataset.
+    datasets = {f"{each.outdir.name}/": each for each in several} or {"": ledger}
     if copied is None:
-        _list(ledger, as_json)
+        _list(datasets, as_json)
     else:
-        _let_go(ledger, copied, as_json)
+        _let_go(ledger.outdir, datasets, copied, as_json)
     return 0
 
 
-def _list(ledger: Ledger, as_json: bool) -> None:
+def _list(datasets: Mapping[str, Ledger], as_json: bool) -> None:
     from fink_dask.dataset.handover import files_to_hand_over
 
-    found = files_to_hand_over(ledger)
+    found = [
+        (marker, replace(file, path=f"{before}{file.path}"))
+        for before, ledger in datasets.items()
+        for marker, file in files_to_hand_over(ledger)
+    ]
     if not as_json:
         for _, file in found:
             click.echo(file.path)
@@ -67,25 +76,31 @@ def _list(ledger: Ledger, as_json: bool) -> None:
     )
 
 
-def _let_go(ledger: Ledger, copied: Path, as_json: bool) -> None:
-    from dataclasses import asdict
-
+def _let_go(outdir: Path, datasets: Mapping[str, Ledger], copied: Path, as_json: bool) -> None:
     from rich.filesize import decimal
 
+    from fink_dask.dataset.handover import HandedOver
     from fink_dask.dataset.handover import hand_over as let_go
 
     try:
         names = copied.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"--copied {copied} can't be read: {error}") from error
-    # As find, tar and rsync write them.
-    done = let_go(ledger, [name.removeprefix("./") for name in names if name])
+    named: dict[str, list[str]] = {before: [] for before in datasets}
+    for name in filter(None, names):
+        path = name.removeprefix("./")  # as find, tar and rsync write them
+        before = "" if "" in named else f"{path.partition('/')[0]}/"
+        if before not in named:
+            raise SettingsError(f"{path} is no file of {outdir} that can be handed over")
+        named[before].append(path.removeprefix(before))
+    each_done = [astuple(let_go(ledger, named[before])) for before, ledger in datasets.items() if named[before]]
+    done = HandedOver(*map(sum, zip(*each_done, strict=True))) if each_done else HandedOver(0, 0, 0, 0)
     if as_json:
         print_json(asdict(done))
         return
     if not done.ranges:
         why = "all of them were handed over before" if any(names) else f"{copied} names no file"
-        say(f"{ledger.outdir}: nothing to hand over, as {why}")
+        say(f"{outdir}: nothing to hand over, as {why}")
         return
-    say(f"{ledger.outdir}: {pluralize(done.files, 'file')} of {pluralize(done.ranges, 'range')} handed over")
+    say(f"{outdir}: {pluralize(done.files, 'file')} of {pluralize(done.ranges, 'range')} handed over")
     say(f"  alerts     {done.alerts:,}, {decimal(done.size)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from itertools import count
 from pathlib import Path
@@ -18,6 +19,7 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import summarise
 from fink_dask.store.location import locate
 from fink_dask.verifying.files import verify_dataset
+from tests.harness.cli import run_cli
 from tests.harness.crash import run_until
 from tests.harness.ledgers import files_below, make_plan, make_whole, places, read_places, revise, stage_range, transfer
 from tests.harness.object_store import ObjectStore
@@ -30,6 +32,10 @@ OF_SECOND = [place for place in places(PLAN) if place[0] == 3]
 
 def _names(ledger: Ledger, offset_range: OffsetRange) -> list[str]:
     return [file.path for marker, file in files_to_hand_over(ledger) if marker.range == offset_range]
+
+
+def _all_names(ledger: Ledger) -> list[str]:
+    return [file.path for _, file in files_to_hand_over(ledger)]
 
 
 def _hand_over(ledger: Ledger, names: list[str]) -> None:
@@ -71,6 +77,23 @@ def test_a_range_is_handed_over_whole_and_only_by_its_own_names(tmp_path: Path) 
         with pytest.raises(SettingsError, match=named):
             hand_over(ledger, names)
     assert read_places(ledger) == places(PLAN)
+
+
+def test_files_of_several_topics_are_handed_over_by_one_list(tmp_path: Path) -> None:
+    season = tmp_path / "season"
+    ledgers = [make_whole(season / name, [PLAN]) for name in ("one", "other")]
+    names = run_cli("hand-over", str(season)).stdout.splitlines()
+    assert sorted(names) == sorted(f"{each.outdir.name}/{name}" for each in ledgers for name in _all_names(each))
+    kept = {f"other/{name}" for name in _names(ledgers[1], SECOND)}
+    (tmp_path / "list").write_text("\n".join(name for name in names if name not in kept))
+    done = run_cli("hand-over", str(season), "--copied", str(tmp_path / "list"), "--json")
+    assert (done.returncode, json.loads(done.stdout)["ranges"]) == (0, 3), done.stderr
+    assert [read_places(each) for each in ledgers] == [[], OF_SECOND]
+    for strange in ("nobody/part-1.parquet", "part-1.parquet", "other/part-1.parquet"):
+        (tmp_path / "list").write_text(strange)
+        refused = run_cli("hand-over", str(season), "--copied", str(tmp_path / "list"))
+        assert (refused.returncode, "part-1.parquet" in refused.stderr) == (2, True)
+    assert {run_cli("verify", str(each.outdir)).returncode for each in ledgers} == {3}, "some are in quarantine"
 
 
 def test_files_that_were_moved_away_already_are_handed_over(tmp_path: Path) -> None:
