@@ -28,7 +28,7 @@ from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import survey_of
 
 if TYPE_CHECKING:
-    from fink_dask.show.bar import CountBar
+    pass
 
 #: More than any Kafka cluster has room for.
 _MAX_PARTITIONS = 10_000
@@ -137,7 +137,7 @@ def publish(
 
         def fill(stop: threading.Event) -> None:
             paced_values = paced(values, rate, stop.wait) if rate else values
-            fill_topic(publisher, where, text, paced_values, seed, note, lambda: _is_stopped(stop, bar))
+            fill_topic(publisher, where, text, paced_values, seed, note, stop.is_set)
 
         try:
             run_apart(fill)
@@ -157,11 +157,6 @@ def publish(
     say(f"  partitions {where.partitions}")
     click.echo(f"  transfer   {_transfer_of(topic, None if files else kind)}")
     return 0
-
-
-def _is_stopped(stop: threading.Event, bar: CountBar) -> bool:
-    bar.tick()  # also while Kafka confirms nothing
-    return stop.is_set()
 
 
 def _transfer_of(topic: str, kind: str | None) -> str:

@@ -68,22 +68,16 @@ def quarantine(outdir: Path, limit: int, retry: bool, schema_file: Path | None, 
 
 
 def _retry(ledger: Ledger, schema_file: Path | None, as_json: bool) -> int:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from fink_dask.avro.files import read_schema_file
     from fink_dask.cli.results import headline, print_summary_json
     from fink_dask.ledger.summary import summarise
+    from fink_dask.show.bar import CountBar
     from fink_dask.verifying.quarantine_retry import retry_quarantine
 
-    console = Console(stderr=True)
-    with (
-        ending_as_json(ledger, as_json),
-        Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
-    ):
+    with ending_as_json(ledger, as_json), CountBar("decoding", noun="record") as bar:
         schema = None if schema_file is None else read_schema_file(schema_file)
-        task = bar.add_task("decoding", total=summarise(ledger).summary.quarantined)
-        found = retry_quarantine(ledger, schema, lambda count: bar.advance(task, count))
+        bar.plan(summarise(ledger).summary.quarantined)
+        found = retry_quarantine(ledger, schema, bar.advance)
     if as_json:
         print_summary_json(found.summary, recovered=found.recovered, recovered_filtered=found.filtered)
     else:

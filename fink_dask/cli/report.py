@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,7 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...], as
 
     from fink_dask.ledger.outdir import check_outside, find_datasets
     from fink_dask.report.facts import facts_of_season, find_facts
+    from fink_dask.show.display import doing
 
     ledger, several = find_datasets(outdir.resolve())
     if len(objects) > _MAX_OBJECTS:
@@ -61,23 +63,26 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...], as
         raise StorageError(f"{target.parent} is not a directory: make it first, or choose another with -o")
     check_outside(target, ledger.outdir)
     failures: list[str] = []
-    if several:
+    size = None
+    with doing("reading what the ledger says") as begin:
         found = []
-        for each in several:
+        for each in several or [ledger]:
             try:
                 found.append(find_facts(each))
-            except FinkDaskError as error:  # the others are shown all the same
-                topic = each.outdir.name
+            except FinkDaskError as error:
+                if not several:
+                    raise
+                topic = each.outdir.name  # the others are shown all the same
                 failures.append(str(error) if topic in str(error) else f"{topic}: {error}")
-                say(f"fink-dask: error: {failures[-1]}", err=True)
-        if not found:
-            print_failure("; ".join(failures))
-            return 1
-        facts = facts_of_season(ledger.outdir, found)
-    else:
-        facts = find_facts(ledger)
-    _check_older(facts, target)
-    size = _write(facts, outdir, output, objects)
+        if found:
+            facts = facts_of_season(ledger.outdir, found) if several else found[0]
+            _check_older(facts, target)
+            size = _write(facts, outdir, output, objects, begin)
+    for words in failures:
+        say(f"fink-dask: error: {words}", err=True)
+    if size is None:
+        print_failure("; ".join(failures))
+        return 1
     if as_json:
         how = {"state": "failed", "error": "; ".join(failures)} if failures else {}
         print_json({**how, "report": str(output), "bytes": size})
@@ -88,8 +93,8 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...], as
     return 1 if failures else 0
 
 
-def _write(facts: Facts, outdir: Path, output: Path, objects: tuple[str, ...]) -> int:
-    """Write the page of a dataset, and return its bytes."""
+def _write(facts: Facts, outdir: Path, output: Path, objects: tuple[str, ...], begin: Callable[[str], None]) -> int:
+    """Write the page of a dataset, and return its bytes; `begin` is told what it does."""
     from datetime import UTC, datetime
 
     import fink_dask
@@ -98,7 +103,10 @@ def _write(facts: Facts, outdir: Path, output: Path, objects: tuple[str, ...]) -
     from fink_dask.report.panels import find_panels
 
     target = output.resolve()
-    page = render(facts, find_panels(facts, objects), str(outdir), fink_dask.__version__, datetime.now(UTC))
+    begin("reading alerts")
+    panels = find_panels(facts, objects)
+    begin("drawing the page")
+    page = render(facts, panels, str(outdir), fink_dask.__version__, datetime.now(UTC))
     from fink_dask.store.local import LOCAL
 
     content = page.encode()

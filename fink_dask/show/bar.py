@@ -13,8 +13,12 @@ from rich.filesize import decimal
 
 from fink_dask.units import lasting, pluralize
 
-#: Seconds between two lines where there is no terminal, and without anything new that are worth mentioning.
+#: Seconds before the first line where there is no terminal: whoever waits for longer is told how far it is.
+FIRST_LINE_S = 2.0
+#: Seconds between two lines, and without anything new that are worth mentioning.
 _LINE_S = 10.0
+#: Seconds between two looks at whether a line is due.
+_LOOK_S = 0.25
 #: Columns of the bar: with words, numbers and the time left beside it, 80 are enough.
 _BAR = 20
 
@@ -55,11 +59,16 @@ class CountBar:
         self._bar = Progress(*columns, console=console, transient=True, disable=not self._is_live)
         self._task = self._bar.add_task(words, total=total)
         self._total, self._done = total, 0
-        self._began = self._said = time.monotonic()
+        self._began = time.monotonic()
+        self._due = self._began + FIRST_LINE_S
         self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._lines = threading.Thread(target=self._say_lines, name="fink-dask-lines", daemon=True)
 
     def __enter__(self) -> Self:
         self._bar.start()
+        if not self._is_live:
+            self._lines.start()
         return self
 
     def __exit__(
@@ -70,6 +79,9 @@ class CountBar:
     def stop(self) -> None:
         """Remove the bar, so that others can use the terminal."""
         self._bar.stop()
+        self._over.set()
+        if self._lines.is_alive():
+            self._lines.join()
 
     def plan(self, total: int) -> None:
         """Set how many bytes, or things, there are."""
@@ -90,11 +102,6 @@ class CountBar:
             self._done += size
             self._say(self._how_far())
 
-    def tick(self) -> None:
-        """Say how far it is where that is due, though nothing is new; may be called at any time."""
-        with self._lock:
-            self._say(self._how_far())
-
     def wait(self, quiet_s: float) -> None:
         """Say for how long nothing new has come, if that is worth mentioning; may be called at any time."""
         if quiet_s < _LINE_S:
@@ -104,11 +111,17 @@ class CountBar:
         with self._lock:
             self._say(f"{self._how_far()}, {words}")
 
+    def _say_lines(self) -> None:
+        """Say how far it is also while nothing is done."""
+        while not self._over.wait(_LOOK_S):
+            with self._lock:
+                self._say(self._how_far())
+
     def _say(self, words: str) -> None:
         """Say it where there is no terminal, unless something was said a moment ago."""
         now = time.monotonic()
-        if not self._is_live and now - self._said >= _LINE_S:
-            self._said = now
+        if not self._is_live and now >= self._due:
+            self._due = now + _LINE_S
             self._console.print(f"{self._words}: {words}", soft_wrap=True)
 
     def _how_far(self) -> str:

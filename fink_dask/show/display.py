@@ -34,7 +34,7 @@ from fink_dask.progress.events import (
     seen_words,
 )
 from fink_dask.progress.tally import Progress, Tally
-from fink_dask.show.bar import is_live
+from fink_dask.show.bar import FIRST_LINE_S, is_live
 from fink_dask.units import duration_words, format_bytes, lasting, per_second, pluralize
 
 if TYPE_CHECKING:
@@ -206,6 +206,7 @@ class Display:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
         began: float | None = None,
+        first_line_s: float | None = None,
     ) -> None:
         # Where to show it; stderr by default.
         self._console = console or Console(stderr=True, highlight=False)
@@ -221,7 +222,8 @@ class Display:
             _Picture(self._draw), console=self._console, transient=True, refresh_per_second=_DRAWN, auto_refresh=True
         )
         self._over = threading.Event()
-        self._line_at = clock() + _LINE_S
+        # Without a terminal; what a transfer does is said when it begins.
+        self._line_at = clock() + (_LINE_S if first_line_s is None else first_line_s)
         self._lines = threading.Thread(target=self._say_lines, name="fink-dask-lines", daemon=True)
 
     def __enter__(self) -> Progress:
@@ -317,11 +319,14 @@ class Display:
 
 
 @contextmanager
-def doing(words: str) -> Iterator[None]:
-    """Say what a command does as long as the block lasts, and for how long: over a slow line, or a cut one."""
-    with Display() as progress:
+def doing(words: str) -> Iterator[Callable[[str], None]]:
+    """Say what a command does as long as the block lasts, and for how long: over a slow line, or a cut one.
+
+    Yields: what says that it does something else now.
+    """
+    with Display(first_line_s=FIRST_LINE_S) as progress:
         progress(Doing(words))
-        yield
+        yield lambda other: progress(Doing(other))
 
 
 def _bar(width: int) -> int:

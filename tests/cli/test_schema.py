@@ -13,7 +13,7 @@ import pytest
 from fink_dask.avro.fields import count_fields, fields_of
 from fink_dask.avro.schema import parse_schema
 from tests.alerts.made_up import AlertKind, avro_schema
-from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.cli import remarks, run_cli, transfer_arguments
 from tests.harness.oracle import fill_topic
 from tests.harness.producer import produce, publish_schema
 from tests.harness.topics import create_topic
@@ -154,7 +154,7 @@ def test_all_schemas_in_the_keys_of_records_are_shown_with_their_number(kafka: A
 def test_a_topic_that_is_none_is_one_line(kafka: Any, topic: str, code: int) -> None:
     result = run_cli("schema", topic, "--bootstrap-servers", kafka.bootstrap_servers)
     assert result.returncode == code
-    assert len(result.stderr.strip().splitlines()) == 1
+    assert len(remarks(result.stderr)) == 1
     assert result.stdout == ""
 
 
@@ -164,4 +164,4 @@ def test_a_hostile_schema_is_refused_in_one_line(kafka: Any, topic_name: str) ->
     result = run_cli("schema", topic_name, "--bootstrap-servers", kafka.bootstrap_servers)
     assert result.returncode == 1
     assert "schema" in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    assert len(remarks(result.stderr)) == 1

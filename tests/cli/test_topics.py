@@ -21,7 +21,7 @@ from fink_dask.kafka.overview import commit_group_offsets
 from fink_dask.settings import KafkaSettings
 from fink_dask.units import duration_words, printable
 from tests.alerts.made_up import AlertKind
-from tests.harness.cli import PROGRAM, environment, run_cli
+from tests.harness.cli import PROGRAM, environment, remarks, run_cli
 from tests.harness.kafka import KafkaBroker
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import fill_topic, wait_for
@@ -178,7 +178,7 @@ def test_what_matches_nothing_is_one_line(kafka: Any, held: str, patterns: list[
     result = run_cli("topics", "--bootstrap-servers", kafka.bootstrap_servers, *patterns)
     assert result.returncode == code
     assert words in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    assert len(remarks(result.stderr)) == 1
     assert "\x1b" not in result.stderr
     assert result.stdout == ""
 

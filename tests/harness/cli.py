@@ -19,8 +19,8 @@ PROGRAM = [sys.executable, "-m", "fink_dask"]
 SLOWLY = {"PYTHONPATH": str(Path(__file__).parent / "slow")}
 #: With these options and `unhurried`, it waits after every few alerts, which costs no processor.
 FEW_AT_ONCE = ("-batchsize", "25")
-#: How far a command is, which it says every ten seconds where there is no terminal: on a busy machine it has the time.
-_HOW_FAR = re.compile(r"[a-z][a-z ]*: [\d.,]+ .*")
+#: How far a command is, which it says after two seconds, and every ten, where there is no terminal.
+_HOW_FAR = re.compile(r"[a-z][a-zA-Z ]*: [\d.,]+ .*|[a-z][a-zA-Z, ]* for \d+ (s|min)( \d+ s)?")
 
 
 def run_cli(

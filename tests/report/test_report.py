@@ -20,7 +20,7 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import summarise
 from fink_dask.report.sky import project
 from tests.alerts.made_up import AlertKind
-from tests.harness.cli import Shared, run_cli, transfer_arguments
+from tests.harness.cli import Shared, remarks, run_cli, transfer_arguments
 from tests.harness.dashboard import PICTURES, keep_picture
 from tests.harness.ledgers import make_ledger, make_plan, transfer
 from tests.harness.oracle import fill_topic, fill_with
@@ -289,7 +289,7 @@ def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_pa
         result = run_cli("report", *arguments, cwd=tmp_path)
         assert result.returncode == status, result.stderr
         assert words in result.stderr
-        assert result.stderr.count("\n") == 1
+        assert len(remarks(result.stderr)) == 1
     assert (tmp_path / "mine.html").read_text() == "<p>mine</p>"
     assert not list((tmp_path / "alerts").iterdir())
 
@@ -311,7 +311,7 @@ def test_several_topics_are_one_page_and_one_that_fails_is_said(tmp_path: Path) 
     make_ledger(tmp_path / "nights" / "worse", plan).plan_path(plan).write_text("{}")
     result = run_cli("report", "nights", "-o", "page.html", cwd=tmp_path)
     assert result.returncode == 1
-    (line,) = result.stderr.strip().splitlines()
+    (line,) = remarks(result.stderr)
     assert line.startswith("fink-dask: error: ")
     assert "worse" in line
     assert 'id="alerts"><b>120</b>' in (tmp_path / "page.html").read_text()

@@ -20,7 +20,7 @@ from fink_dask.errors import SchemaError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.verifying.files import verify_dataset
 from fink_dask.verifying.quarantine_retry import retry_quarantine
-from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.cli import remarks, run_cli, transfer_arguments
 from tests.harness.crash import SOME_OR_EACH, run_until
 from tests.harness.oracle import places
 from tests.harness.producer import Produced, produce, publish_schema
@@ -202,13 +202,13 @@ def test_what_is_asked_for_wrongly_is_one_line(kafka: Any, ledger: Ledger, tmp_p
         (["--retry", "--schema", str(tmp_path / "bad.avsc")], "Avro schema", 1),
     ):
         result = run_cli("quarantine", str(ledger.outdir), *arguments)
-        assert (result.returncode, len(result.stderr.strip().splitlines())) == (code, 1), result.stderr
+        assert (result.returncode, len(remarks(result.stderr))) == (code, 1), result.stderr
         assert words in result.stderr
     assert run_cli("quarantine", str(tmp_path / "nothing")).returncode == 1
     failed = run_cli("quarantine", str(ledger.outdir), "--retry", "--schema", str(tmp_path / "bad.avsc"), "--json")
     found = json.loads(failed.stdout)
     assert found["state"] == "failed"
-    assert failed.stderr == f"fink-dask: error: {found['error']}\n"
+    assert remarks(failed.stderr) == [f"fink-dask: error: {found['error']}"]
 
 
 def test_a_bad_record_can_be_made_a_failure(kafka: Any, topic_name: str, tmp_path: Path) -> None:
