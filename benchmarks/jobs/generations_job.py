@@ -21,8 +21,8 @@ from fink_dask.dashboard.reporter import Reporter
 from fink_dask.dataset.partitioning import Partitioning
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
-from fink_dask.ledger.records import Identity, Marker, Plan, seal
-from fink_dask.planning.plan import Sizing, next_plan
+from fink_dask.ledger.records import Identity, Marker, seal
+from fink_dask.planning.plan import Generations, Sizing, next_plan
 from fink_dask.progress.events import TransferStarted
 from fink_dask.progress.tally import Progress
 from fink_dask.ranges.work import TaskSettings, Work
@@ -38,23 +38,23 @@ def main() -> None:
     count = int(sys.argv[1])
     schema = parse_schema(json.dumps(avro_schema(AlertKind.ZTF_LIGHT)))
     identity = Identity("generations", "unknown", (), None, schema.fingerprint, "file")
-    plans: list[Plan] = []
+    plans = Generations()
     memory: list[int] = []
 
     def more(waiting: int, running: int) -> Sequence[Work] | None:
         if waiting or running:
             return []
-        if len(plans) % (count // 10) == 0 and plans:
+        if plans.count % (count // 10) == 0 and plans.count:
             gc.collect()
             memory.append(_memory_kib())
-            print(f"{len(plans):,}: {memory[-1] / 1024:.1f} MB", file=sys.stderr)
-        if len(plans) == count:
+            print(f"{plans.count:,}: {memory[-1] / 1024:.1f} MB", file=sys.stderr)
+        if plans.count == count:
             return None
-        number = len(plans)
+        number = plans.count
         plan = next_plan(number + 1, identity, {0: (number, number + 1)}, Sizing(1, CONSUMERS, {0: 1.0}), None)
         assert plan is not None
-        ledger.freeze(plan, schema, plans)
-        plans.append(plan)
+        ledger.freeze(plan, schema, plans.ids)
+        plans.add(plan)
         (offset_range,) = plan.ranges
         hole = ((offset_range.start, offset_range.end),)
         marker = Marker(plan.plan_id, offset_range, "0" * 16, rows=0, raw_bytes=0, files=(), holes=hole)

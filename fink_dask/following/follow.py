@@ -15,7 +15,15 @@ from fink_dask.kafka.inspect import TopicDescription, is_other_topic
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.records import Plan
 from fink_dask.ledger.summary import Lag, write_lag
-from fink_dask.planning.plan import Sizing, next_plan, planned_ends, removed_heads, spans_to_plan, window_to_plan
+from fink_dask.planning.plan import (
+    Generations,
+    Sizing,
+    next_plan,
+    planned_ends,
+    removed_heads,
+    spans_to_plan,
+    window_to_plan,
+)
 from fink_dask.planning.prepare import check_heads, freeze_plan
 from fink_dask.planning.topic import TopicTransfer
 from fink_dask.progress.events import TopicLooked
@@ -130,6 +138,7 @@ class Follower:
         for plan in transfer.plans:
             for offset_range in plan.ranges:
                 self._offsets[offset_range.partition] += len(offset_range)
+        self._generations = Generations(transfer.plans)
         held = transfer.begun.summary
         # Records that were in the dataset, in its quarantine, or declared lost.
         self._before = held.transferred + held.filtered + held.quarantined + held.lost + held.duplicates
@@ -201,14 +210,13 @@ class Follower:
             chosen = self._spans
         elif amount is Amount.DUE:
             chosen = self._pace.due(self._spans, sizing, now)
-        plans = self.transfer.plans
-        identity = self.transfer.target.identity
-        window = window_to_plan(identity, plans, self._description.watermarks, self._settings.until)
-        plan = next_plan(len(plans) + 1, identity, chosen, sizing, None, self._heads, window)
+        earlier, identity = self._generations, self.transfer.target.identity
+        window = window_to_plan(identity, not earlier.count, self._description.watermarks, self._settings.until)
+        plan = next_plan(earlier.count + 1, identity, chosen, sizing, None, self._heads, window)
         if plan is None:
             return []
         check_heads(self._settings, self._heads, self.transfer.observe)
-        plan = freeze_plan(self.transfer.ledger, self.transfer.target, plan, plans, self.transfer.observe)
+        plan = freeze_plan(self.transfer.ledger, self.transfer.target, plan, earlier, self.transfer.observe)
         self._pace.planned(chosen)
         self._planned = dict(plan.begins) | self._planned
         self._spans = {partition: span for partition, span in self._spans.items() if partition not in chosen}

@@ -110,7 +110,7 @@ class _Job:
         if [plan.plan_id for plan in before] != [plan.plan_id for plan in self._plans[: len(before)]]:
             raise LedgerError(f"{self._target.outdir} was not made of the alerts in {self._alerts.outdir}")
         for number, plan in enumerate(self._plans[len(before) :], len(before)):
-            self._target.freeze(plan, self._schema, self._plans[:number])
+            self._target.freeze(plan, self._schema, [each.plan_id for each in self._plans[:number]])
         roll_forward(self._target, self._plans)
         self._done = {marker.range: marker for marker in self._target.markers(self._plans)}
 

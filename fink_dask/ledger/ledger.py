@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -164,12 +164,12 @@ class Ledger:
         """Where a generation of the plan is, once it is frozen."""
         return self.plans_path / _plan_name(plan.generation)
 
-    def freeze(self, plan: Plan, schema: AvroSchema, earlier: Iterable[Plan] = ()) -> None:
+    def freeze(self, plan: Plan, schema: AvroSchema, earlier: Collection[str] = ()) -> None:
         """Write a generation of the plan, durably, before anything of it is consumed.
 
-        Raises LedgerError if another job has written this generation, or one of the `earlier` ones has the same id.
+        Raises LedgerError if another job has written this generation, or its id is that of an `earlier` one.
         """
-        if any(plan.plan_id == other.plan_id for other in earlier):
+        if plan.plan_id in earlier:
             raise LedgerError(f"the next plan of {self.path} would have the id of another, {plan.plan_id}: try again")
         # Even where it is there already: only then is its name known to be on the disk before the plan's.
         self._publish(self.schema_path(plan.identity), schema.text.encode())

@@ -57,12 +57,33 @@ class PlannedWindow:
     until: str | None = None
 
 
+class Generations:
+    """What the next plan has to know of those before it: of a topic that is followed for months, tens of thousands."""
+
+    def __init__(self, plans: Iterable[Plan] = ()) -> None:
+        #: The ids of all of them.
+        self.ids: set[str] = set()
+        #: How many there are; ids of 8 digits may be the same.
+        self.count = 0
+        #: How many schemas the last one names beside the first.
+        self.more_schemas = 0
+        for plan in plans:
+            self.add(plan)
+
+    def add(self, plan: Plan) -> None:
+        """Take note of the next one."""
+        self.count += 1
+        self.more_schemas = len(plan.identity.more_schemas)
+        self.ids.add(plan.plan_id)
+
+
 def window_to_plan(
-    identity: Identity, plans: Sequence[Plan], watermarks: Mapping[int, Watermarks], until: Moment | None
+    identity: Identity, is_first: bool, watermarks: Mapping[int, Watermarks], until: Moment | None
 ) -> PlannedWindow:
     """Find what the next plan records of the time that was asked for."""
-    is_first = identity.since is not None and not plans
-    begins = [(partition, marks.begin) for partition, marks in sorted(watermarks.items())] if is_first else []
+    begins = []
+    if is_first and identity.since is not None:
+        begins = [(partition, marks.begin) for partition, marks in sorted(watermarks.items())]
     return PlannedWindow(tuple(begins), None if until is None else until.utc)
 
 

@@ -14,6 +14,7 @@ from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import KnownMarkers, Ledger
 from fink_dask.ledger.records import Marker, Plan
 from fink_dask.planning.plan import (
+    Generations,
     Sizing,
     alerts_at_most,
     next_plan,
@@ -57,7 +58,7 @@ def plan_next(
     room = None
     watermarks = target.description.watermarks
     if settings.limit is not None:
-        at_most = alerts_at_most(plans, list(ledger.markers(plans, known=known)), watermarks)
+        at_most = alerts_at_most(plans, ledger.markers(plans, known=known), watermarks)
         room = settings.limit - at_most
         if room < 0:
             raise LedgerError(
@@ -73,28 +74,28 @@ def plan_next(
         return Draft()
     sample = inspector.sample(settings.topic, spans)
     sizing = Sizing(settings.range_bytes, settings.nconsumers, sample.sizes, sample.wire_sizes)
-    window = window_to_plan(target.identity, plans, watermarks, settings.until)
+    window = window_to_plan(target.identity, not plans, watermarks, settings.until)
     plan = next_plan(len(plans) + 1, target.identity, spans, sizing, room, heads, window)
     if plan is not None and room is not None and room < sum(end - start for start, end in spans.values()):
         plan = replace(plan, limit=settings.limit)
     return Draft(plan, sample)
 
 
-def freeze_plan(ledger: Ledger, target: Target, plan: Plan, plans: list[Plan], observe: Observer) -> Plan:
-    """Freeze a plan, with the names of all schemas that the dataset has taken in so far, and add it to `plans`.
+def freeze_plan(ledger: Ledger, target: Target, plan: Plan, earlier: Generations, observe: Observer) -> Plan:
+    """Freeze a plan, with the names of all schemas that the dataset has taken in so far; it becomes an earlier one.
 
     Raises LedgerError if another job has written this generation, or the ledger is damaged.
     """
-    if not plans and (framing := Framing(plan.identity.framing)).kind not in {NONE, PREDICTION}:
+    if not earlier.count and (framing := Framing(plan.identity.framing)).kind not in {NONE, PREDICTION}:
         observe(Note(f"its values have {framing.in_words()} around each record, which is taken off"))
     if plan.identity.schema_source == "record key":
-        identity = reconcile_versions(ledger, plan.identity, target.partitioning, target.versions, not plans)
+        identity = reconcile_versions(ledger, plan.identity, target.partitioning, target.versions, not earlier.count)
         plan = replace(plan, identity=identity)
-        if len(identity.more_schemas) > (len(plans[-1].identity.more_schemas) if plans else 0):
+        if len(identity.more_schemas) > earlier.more_schemas:
             words = f"keys hold {len(identity.each_schema)} schemas that fit each other: from here on files have the"
             observe(Note(f"{words} columns of all of them, with nulls where a record has no value"))
-    ledger.freeze(plan, target.schema, plans)
-    plans.append(plan)
+    ledger.freeze(plan, target.schema, earlier.ids)
+    earlier.add(plan)
     return plan
 
 

@@ -39,7 +39,7 @@ from fink_dask.ledger.restart import (
 from fink_dask.ledger.summary import Summary, completeness_of, read_arrival, summarise, write_arrival
 from fink_dask.planning.forecast import Machine, forecast, left_of, with_removal
 from fink_dask.planning.matches import look_at_some
-from fink_dask.planning.plan import known_topic_id, planned_ends, removed_heads, spans_to_plan
+from fink_dask.planning.plan import Generations, known_topic_id, planned_ends, removed_heads, spans_to_plan
 from fink_dask.planning.prepare import (
     Draft,
     check_heads,
@@ -165,7 +165,7 @@ class TopicTransfer:
         self.tally = progress.of(self.topic)
         #: Where its time went.
         self.profile = profile_of(self.tally, self._began)
-        #: All generations of the plan.
+        #: The generations of the plan, but those that are made while the topic is followed.
         self.plans: list[Plan] = []
         #: How it ended; ``failed`` until it has.
         self.summary = Summary(self.topic, "failed")
@@ -289,7 +289,8 @@ class TopicTransfer:
             return
         heads = removed_heads(self.target.description.watermarks, planned_ends(self.plans))
         check_heads(self.settings, heads, self.observe)
-        plan = freeze_plan(self.ledger, self.target, self._draft.plan, self.plans, self.observe)
+        plan = freeze_plan(self.ledger, self.target, self._draft.plan, Generations(self.plans), self.observe)
+        self.plans.append(plan)
         self._sample = self._draft.sample
         self._opened += [(plan, offset_range) for offset_range in plan.ranges]
         self._draft = Draft()
@@ -340,7 +341,7 @@ class TopicTransfer:
         # finds no directory to commit from; on an object store it commits, and the next run publishes that.
         if self._lease is not None:
             self._lease.check()
-            roll_forward(self.ledger, self.plans)
+            roll_forward(self.ledger, self.ledger.plans())
 
     def finish(self, inspector: Inspector) -> None:
         """Complete it, and sum it up.
@@ -361,7 +362,7 @@ class TopicTransfer:
         with suppress(FinkDaskError):  # what Kafka has is only looked at again
             ranges = [
                 left
-                for plan in self.plans
+                for plan in self.ledger.plans()
                 for offset_range in plan.ranges
                 for left in left_of(offset_range, self.target.description.watermarks)
             ]

@@ -41,7 +41,7 @@ def add_night(outdir: Path, schema: Any, alerts: pa.Table | Sequence[Alert], top
     name = topic or outdir.name
     identity = Identity(name, f"id of {name}", (), None, parsed.fingerprint, "file")
     plan = Plan(len(earlier) + 1, identity, (offset_range,), estimated_bytes=1000)
-    ledger.freeze(plan, parsed, earlier)
+    ledger.freeze(plan, parsed, [each.plan_id for each in earlier])
     attempt = Attempt(ledger, offset_range, plan.plan_id, lambda _: None)
     attempt.begin()
     try:

@@ -62,7 +62,7 @@ class Made:
         )
         plans = self.ledger.plans()
         plan = Plan(len(plans) + 1, self._identity, ranges, 100)
-        self.ledger.freeze(plan, self._schema, plans)
+        self.ledger.freeze(plan, self._schema, [each.plan_id for each in plans])
         for offset_range in ranges:
             self._ends[offset_range.partition] = offset_range.end
             self._transfer(plan, offset_range, partitions[offset_range.partition], bad)

@@ -48,7 +48,7 @@ def test_a_first_ledger_is_gone_on_with_as_it_was_begun_though_nothing_of_that_i
 def test_a_first_ledger_is_continued(ledger: Ledger) -> None:
     roll_forward(ledger, ledger.plans())
     more = make_plan([OffsetRange(0, 40, 60)], generation=3)
-    ledger.freeze(more, SCHEMA, ledger.plans())
+    ledger.freeze(more, SCHEMA, [plan.plan_id for plan in ledger.plans()])
     plans = ledger.plans()
     for plan in plans[1:]:
         for offset_range in plan.ranges:

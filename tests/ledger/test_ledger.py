@@ -98,7 +98,7 @@ def test_a_plan_never_has_the_id_of_an_earlier_one(tmp_path: Path) -> None:
     twin = make_plan(RANGES[2:], generation=2)
     twin.__dict__["plan_id"] = PLANS[0].plan_id
     with pytest.raises(LedgerError, match="id"):
-        ledger.freeze(twin, SCHEMA, ledger.plans())
+        ledger.freeze(twin, SCHEMA, [plan.plan_id for plan in ledger.plans()])
     assert len(ledger.plans()) == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.ledger.records import Identity, Plan
 from fink_dask.planning.plan import (
+    Generations,
     PlannedWindow,
     Sizing,
     alerts_at_most,
@@ -162,8 +165,8 @@ def test_the_first_plan_says_where_the_time_begins_and_later_ones_where_it_ended
     assert spans_to_plan(marks, {}, "topic") == {0: (8, 12)}
     assert removed_heads(marks, {}) == {1: (0, 5)}, "the oldest that is left is of that time: more may have been"
     until = parse_moment("until", "2026-02-25")
-    assert window_to_plan(SINCE, [], marks, until) == PlannedWindow(((0, 8), (1, 0)), "2026-02-25T00:00:00.000Z")
-    assert window_to_plan(SINCE, [FIRST], marks, None) == window_to_plan(IDENTITY, [], marks, None) == PlannedWindow()
+    assert window_to_plan(SINCE, True, marks, until) == PlannedWindow(((0, 8), (1, 0)), "2026-02-25T00:00:00.000Z")
+    assert window_to_plan(SINCE, False, marks, None) == window_to_plan(IDENTITY, True, marks, None) == PlannedWindow()
 
 
 def test_what_is_gone_is_planned_in_ranges_of_its_own_and_takes_no_room() -> None:
@@ -207,3 +210,14 @@ def test_generations_of_the_plan_hold_what_the_topic_held_in_the_end(
         (p, offset) for p, mark in marks.items() for offset in range(mark.low, mark.last_stable_offset)
     )
     assert planned_ends(plans) == {partition: mark.last_stable_offset for partition, mark in marks.items()}
+
+
+def test_a_topic_that_is_followed_for_months_fills_no_memory_with_its_plans() -> None:
+    more = replace(IDENTITY, more_schemas=("11",))
+    plans = [Plan(number, more, (OffsetRange(0, number, number + 1),), 0) for number in range(1, 50)]
+    ids, held = {plan.plan_id for plan in plans}, [weakref.ref(plan) for plan in plans]
+    generations = Generations(plans)
+    del plans
+    gc.collect()
+    assert [plan for plan in held if plan() is not None] == []
+    assert (generations.ids, generations.count, generations.more_schemas) == (ids, 49, 1)

@@ -21,6 +21,7 @@ from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
+from fink_dask.planning.plan import Generations
 from fink_dask.planning.prepare import freeze_plan, make_work, open_ranges, plan_next
 from fink_dask.planning.schemas import inspect_topic
 from fink_dask.ranges.task import transfer_range
@@ -168,7 +169,7 @@ def transfer_as_a_job(bootstrap: str, topic: str, outdir: Path) -> None:
             roll_forward(ledger, plans)
             plan = plan_next(settings, target, inspector, ledger, plans).plan
             if plan is not None:
-                freeze_plan(ledger, target, plan, plans, lambda _: None)
+                plans.append(freeze_plan(ledger, target, plan, Generations(plans), lambda _: None))
             transfer_all(make_work(settings, target, ledger, open_ranges(plans, ledger.markers(plans))))
 
 
