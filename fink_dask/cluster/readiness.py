@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dask.utils import key_split
 from distributed import CancelledError, KilledWorker
 
 from fink_dask.errors import BrokerError, FinkDaskError, InterruptedTransferError, StorageError, TransferError
@@ -40,6 +41,8 @@ _ANSWER_S = 10.0
 SAID_S = 5.0
 #: Seconds after which a worker that lacked something is tried again: a directory may be mounted late.
 _AGAIN_S = 60.0
+#: Tasks after which Dask forgets how it split their names: it would remember the last 100,000, 0.4 kB each.
+_FORGET = 1_000
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ class WorkerPool:
         self._told: set[str] = set()
         self._lack = ""
         self._confined: dict[Any, set[str]] = {}
+        self._submitted = 0
         self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def has_room(self) -> bool:
@@ -161,6 +165,10 @@ class WorkerPool:
     def submit(self, function: Callable[..., Any], *arguments: Any, name: str) -> Any:
         """Have a worker call a function; return Dask's future."""
         fit = self._fit() if self._unfit else set()
+        self._submitted += 1
+        if self._submitted % _FORGET == 0:
+            with suppress(AttributeError):  # how Dask remembers them is its own affair
+                key_split.cache_clear()
         # Unique, so that Dask never takes an old result for that of a new try.
         key = f"{name}-{uuid.uuid4().hex[:8]}"
         future = self._client.submit(function, *arguments, key=key, pure=False, workers=sorted(fit) or None)

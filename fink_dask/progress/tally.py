@@ -41,7 +41,7 @@ _LEAST_S = 5.0
 _OVERDUE, _LATE = 1.25, 2.0
 
 #: Committed ranges that are remembered, as reports of them may come late; not all, as a follower runs for months.
-_REMEMBERED = 10_000
+_REMEMBERED = 4_000
 #: Seconds after which a line is not just slow, at the earliest.
 _CUT_S = 10.0
 #: And without a response after which the last ones are not said to come in a second, for longer than that.
