@@ -158,12 +158,13 @@ def missing_files(ledger: Ledger, markers: Iterable[Marker]) -> list[Path]:
     Sizes are compared, contents are not: that is what `verify` is for.
     """
     there = ledger.store.size_finder(ledger.outdir, ledger.staging_path, ledger.quarantine_path)
-    return [
-        path
-        for marker in markers
-        if not all(there(root, file.path, file.size) for root, file in destinations(ledger, marker))
-        for path in missing_of(ledger, marker, staging_of(ledger, marker), there)
-    ]
+    missing: list[Path] = []
+    for marker in markers:
+        for root, file in destinations(ledger, marker):
+            if not there(root, file.path, file.size):
+                missing += missing_of(ledger, marker, staging_of(ledger, marker), there)
+                break
+    return missing
 
 
 def gone_files(ledger: Ledger, plans: Sequence[Plan], markers: Sequence[Marker]) -> list[Path]:

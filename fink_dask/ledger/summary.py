@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol, TypeVar
 
 from fink_dask.errors import FinkDaskError, StorageError
-from fink_dask.kafka.offsets import Interval, merge, subtract, total
+from fink_dask.kafka.offsets import Interval, merge, total
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.records import Marker, Plan, check_types
 
@@ -118,14 +118,13 @@ def without_figures(ledger: Ledger, state: State = "failed") -> Summary:
 
 def completeness_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Completeness:
     """Sum up plans and markers."""
-    planned = _by_partition(
+    committed = {marker.range for marker in markers}
+    missing = _by_partition(
         (offset_range.partition, (offset_range.start, offset_range.end))
         for plan in plans
         for offset_range in plan.ranges
+        if offset_range not in committed
     )
-    committed = _by_partition((marker.range.partition, (marker.range.start, marker.range.end)) for marker in markers)
-    missing = {partition: subtract(whole, committed.get(partition, [])) for partition, whole in planned.items()}
-    missing = {partition: intervals for partition, intervals in missing.items() if intervals}
     lost = _by_partition((marker.range.partition, interval) for marker in markers for interval in marker.lost)
     quarantined = sum(marker.quarantined for marker in markers)
     lost_offsets = sum(total(intervals) for intervals in lost.values())
@@ -136,8 +135,8 @@ def completeness_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Complet
         state="interrupted" if missing else finished,
         alerts=sum(marker.rows for marker in markers),
         filtered=sum(marker.filtered for marker in markers),
-        duplicates=sum(total(marker.duplicates) for marker in markers),
-        handed_over=sum(total(marker.handed_over) for marker in markers),
+        duplicates=sum(total(marker.duplicates) for marker in markers if marker.duplicates),
+        handed_over=sum(total(marker.handed_over) for marker in markers if marker.handed_over),
         quarantined=quarantined,
         lost=lost_offsets,
         raw_bytes=sum(marker.raw_bytes for marker in markers),
@@ -151,7 +150,7 @@ def completeness_of(plans: Sequence[Plan], markers: Sequence[Marker]) -> Complet
     return Completeness(
         summary=summary,
         planned_ranges=sum(len(plan.ranges) for plan in plans),
-        planned_offsets=sum(total(intervals) for intervals in planned.values()),
+        planned_offsets=sum(len(offset_range) for plan in plans for offset_range in plan.ranges),
         estimated_bytes=sum(plan.estimated_bytes for plan in plans),
         missing=missing,
         lost=lost,

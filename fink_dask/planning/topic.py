@@ -25,7 +25,7 @@ from fink_dask.kafka.overview import commit_group_offsets
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, line_of
 from fink_dask.ledger.commit import roll_forward
 from fink_dask.ledger.lease import Lease, hold_lease
-from fink_dask.ledger.ledger import KnownMarkers, Ledger, latest
+from fink_dask.ledger.ledger import KnownMarkers, Ledger, collecting_no_garbage, latest
 from fink_dask.ledger.outdir import check_outdir, create_ledger, find_ledger, remove_if_unused
 from fink_dask.ledger.records import Marker, Plan
 from fink_dask.ledger.restart import (
@@ -246,6 +246,11 @@ class TopicTransfer:
         made = create_ledger(self.ledger)
         self._stack.callback(remove_if_unused, self.ledger, made)
         self._lease = self._stack.enter_context(hold_lease(self.ledger))
+        with collecting_no_garbage():
+            self._settle_before()
+
+    def _settle_before(self) -> None:
+        """Settle what an earlier run left."""
         self.plans = self.ledger.plans()
         markers = self._markers()
         self.begun = completeness_of(self.plans, markers)

@@ -105,7 +105,7 @@ class RemoteStore:
     def files_below(self, directory: Path, known: Set[Path] = frozenset()) -> Iterator[Path]:
         yield from sorted(_object(directory).sizes())
 
-    def reader(self, directory: Path) -> Callable[[str], bytes]:
+    def glance(self, directory: Path) -> Callable[[str], bytes]:
         return lambda name: (directory / name).read_bytes()
 
     def size_finder(self, *roots: Path) -> Callable[[Path, str, int], bool]:

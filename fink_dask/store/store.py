@@ -117,8 +117,8 @@ class Store(Protocol):
     def files_below(self, directory: Path, known: Set[Path] = frozenset()) -> Iterator[Path]:
         """Yield in order whatever is no directory; also a link to one, which readers follow, unless it is known."""
 
-    def reader(self, directory: Path) -> Callable[[str], bytes]:
-        """Return what reads a file of a directory, of which many are read."""
+    def glance(self, directory: Path) -> Callable[[str], bytes]:
+        """Return what reads files of a directory, of which many are read: all of a short one, or its beginning."""
 
     def size_finder(self, *roots: Path) -> Callable[[Path, str, int], bool]:
         """Return what tells whether a file below one of these directories is there, with the size that it should have.

@@ -62,7 +62,7 @@ def test_files_are_moved_listed_and_removed_by_whoever_comes_as_often_as_he_like
     assert there(place, "moved/1", 3)
     assert not there(place, "moved/1", 4)
     assert not there(place, "a/1", 3)
-    read = store.reader(place / "moved")
+    read = store.glance(place / "moved")
     assert read("1") == (place / "moved/1").read_bytes()
     with pytest.raises(FileNotFoundError):
         read("2")
