@@ -13,7 +13,6 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fink_dask.avro.evolution import near_column
 from fink_dask.avro.schema import field_type
@@ -272,13 +271,12 @@ def _number_and_name(source: PartitionSource, batch: pa.RecordBatch, is_kept: bo
     """
     values = column_of(batch, source.path)
     if source.scale is not None:
-        times = values.fill_null(np.nan).to_numpy(zero_copy_only=False)
+        times = values.to_numpy(zero_copy_only=False)  # null becomes NaN
         days, codes = np.unique(days_since_1970(times, source.scale), return_inverse=True)
         return codes.astype(np.int64), [_date_levels(int(day)) for day in days]
     if is_date := pa.types.is_date(values.type):
         # Avro's dates reach millions of years further than those of any reader, and Python's.
-        no_date = pa.scalar(None if is_kept else _NO_DATE, pa.string())
-        values = pc.if_else(_is_date_of_four_digits(values), _dates_as_text(values), no_date)
+        values = _dates_as_text(values, pa.scalar(None if is_kept else _NO_DATE, pa.string()))
     encoded = values.dictionary_encode(null_encoding="encode")
     # Where the files have the value, it goes where null goes.
     unsaid = "NaN" if pa.types.is_floating(values.type) else ""
@@ -295,15 +293,15 @@ def _number_and_name(source: PartitionSource, batch: pa.RecordBatch, is_kept: bo
     return positions[codes] if names else codes, list(unique)
 
 
-def _dates_as_text(values: pa.Array) -> pa.Array:
-    """Write dates as ISO 8601 has them; those that are out of its four digits come out as any date."""
-    fits = _is_date_of_four_digits(values)
-    return pc.if_else(fits, values, pa.scalar(0, pa.int32()).cast(values.type)).cast(pa.string())
+def _dates_as_text(values: pa.Array, no_date: pa.Scalar) -> pa.Array:
+    """Write dates as ISO 8601 has them, or `no_date` where they are out of its four digits."""
+    import pyarrow.compute as pc  # here, as it takes as long to load as this package, and few keys are dates
 
-
-def _is_date_of_four_digits(values: pa.Array) -> pa.Array:
     days = values.cast(pa.int32())
-    return pc.and_(pc.greater_equal(days, FIRST_DAY), pc.less_equal(days, LAST_DAY))
+    fits = pc.and_(pc.greater_equal(days, FIRST_DAY), pc.less_equal(days, LAST_DAY))
+    # Those that do not fit can't be written at all.
+    texts = pc.if_else(fits, values, pa.scalar(0, pa.int32()).cast(values.type)).cast(pa.string())
+    return pc.if_else(fits, texts, no_date)
 
 
 def _why_refused(level: str) -> str | None:
@@ -324,7 +322,7 @@ def column_of(batch: pa.RecordBatch, path: str) -> pa.Array:
     column, *fields = path.split(".") if path not in batch.schema.names else [path]
     array = batch.column(column)
     for field in fields:
-        array = pc.struct_field(array, field)
+        array = array.flatten()[array.type.get_field_index(field)]
     return array
 
 

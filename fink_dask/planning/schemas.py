@@ -35,7 +35,6 @@ from fink_dask.planning.plan import known_topic_id, planned_ends, unplanned
 from fink_dask.ranges.keys import is_schema_like, misfit_in_words
 from fink_dask.settings import FRAMINGS, OUTFORMATS, RECORD_OUTFORMATS, TransferSettings
 from fink_dask.units import pluralize
-from fink_dask.where.condition import bind_condition
 
 _KEYS = "record key"
 #: Where the schema of predictions is from, and that of alerts which were given theirs: from this program.
@@ -437,6 +436,8 @@ def check_selection(settings: TransferSettings, versions: Versions) -> None:
         raise SettingsError(f"{parameter('columns')}: {error}") from error
     try:
         if settings.where is not None:
+            from fink_dask.where.condition import bind_condition  # here, as it loads the functions of Arrow
+
             bind_condition(settings.where, versions.arrow)
     except SettingsError as error:
         raise SettingsError(f"{parameter('where')}: {error}") from error

@@ -38,7 +38,6 @@ from fink_dask.ledger.restart import (
 )
 from fink_dask.ledger.summary import Summary, completeness_of, read_arrival, summarise, write_arrival
 from fink_dask.planning.forecast import Machine, forecast, left_of, with_removal
-from fink_dask.planning.matches import look_at_some
 from fink_dask.planning.plan import Generations, known_topic_id, planned_ends, removed_heads, spans_to_plan
 from fink_dask.planning.prepare import (
     Draft,
@@ -363,6 +362,8 @@ class TopicTransfer:
 
     def _say_that_none_matches(self) -> None:
         """Say what the condition asks for and what is there: an empty dataset is rarely what was meant."""
+        from fink_dask.planning.matches import look_at_some  # here, as it loads the functions of Arrow
+
         words = f"{self.topic}: {self.target.identity.where} is true of no alert"
         with suppress(FinkDaskError):  # what Kafka has is only looked at again
             ranges = [

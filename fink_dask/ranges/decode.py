@@ -5,10 +5,12 @@ The columns of a range's files grow with the schemas that its records turn out t
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +31,12 @@ from fink_dask.ledger.records import Identity
 from fink_dask.ranges.keys import Register, SchemaKeys, UnknownSchema
 from fink_dask.ranges.rows import Part
 from fink_dask.settings import RECORD_OUTFORMATS
-from fink_dask.where.condition import bind_condition
+
+if TYPE_CHECKING:
+    from fink_dask.where.condition import Condition
+
+#: Held while a schema is read or compiled: the threads of a process begin at once, and each would do it for itself.
+_COMPILING = threading.Lock()
 
 _Ints = npt.NDArray[np.int64]
 
@@ -85,7 +92,7 @@ class RangeDecoder:
         # What the directories come from.
         self._partitioning = partitioning
         self._partition = partition
-        self._condition = None if identity.where is None else bind_condition(identity.where, versions.arrow)
+        self._condition = None if identity.where is None else _bind(identity.where, versions.arrow)
         # These are decoded first: of the alerts that are filtered out, nothing else is.
         conditional = () if self._condition is None else self._condition.columns
         paths = tuple(dict.fromkeys((*(source.path for source in partitioning.sources), *conditional)))
@@ -95,7 +102,8 @@ class RangeDecoder:
         columns = (paths or (versions.arrow.names[0],)) if self._is_raw else identity.columns
         self._rows = pa.schema(project(versions.record, columns).arrow_fields)
         self._keys = pa.schema(project(versions.record, paths).arrow_fields) if paths else None
-        self._decoders = [_decoder(schema, columns, paths) for schema in versions.schemas]
+        with _COMPILING:
+            self._decoders = [_decoder(schema, columns, paths) for schema in versions.schemas]
         # Where records name their own schema, bytes of another one could decode into wrong values.
         self._schemas = SchemaKeys(versions, register) if identity.schema_source == "record key" else None
         self._columns = pa.schema([*self._rows, *KAFKA_FIELDS])
@@ -223,6 +231,12 @@ class RangeDecoder:
         return split
 
 
+def _bind(where: str, schema: pa.Schema) -> Condition:
+    from fink_dask.where.condition import bind_condition  # here, as it loads the functions of Arrow
+
+    return bind_condition(where, schema)
+
+
 def _fit(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return rows if rows.schema.equals(schema) else fit_batch(rows, schema)
 
@@ -266,7 +280,8 @@ class Widener:
         # What the directories come from.
         self._partitioning = partitioning
         self._partition = partition
-        self._versions = _planned(ledger, identity)
+        with _COMPILING:
+            self._versions = _planned(ledger, identity)
         self._decoder: RangeDecoder | None = None
 
     def decoder(self, attempt: Attempt) -> RangeDecoder:
