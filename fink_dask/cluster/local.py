@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
 from distributed.scheduler import DEFAULT_EXTENSIONS
 from distributed.spans import SpansSchedulerExtension
 from distributed.system import MEMORY_LIMIT
+from distributed.utils import format_dashboard_link
 
 from fink_dask.cluster.forkserver import do_without_pandas, prepare_decoder, start_forkserver, without_interrupts
 from fink_dask.cluster.leftovers import dask_configuration
@@ -69,6 +70,8 @@ log = logging.getLogger(__name__)
 
 #: Of what this process may use: other programs need memory as well.
 MEMORY_FRACTION = 0.5
+#: Where workers and their pages are reached.
+_HERE = "127.0.0.1"
 #: Seconds that the workers have to end, on a machine that has much else to do.
 _CLOSE_S = 60
 #: How often starting the workers is tried, where one of them ends before all are there.
@@ -347,20 +350,36 @@ def _open_files(workers: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+class _WorkerHere(Worker):  # type: ignore[misc]
+    """A worker in this process, whose pages are for this machine alone: without a host it would listen on all."""
+
+    def start_http_server(self, routes: Any, dashboard_address: Any, *args: Any, **options: Any) -> None:
+        super().start_http_server(routes, f"{_HERE}:0", *args, **options)
+
+
+class _ClusterHere(LocalCluster):  # type: ignore[misc]
+    """A scheduler and its workers in this process, whose dashboard is that of any other local transfer."""
+
+    @property
+    def dashboard_link(self) -> str:
+        return str(format_dashboard_link(_HERE, self.scheduler.services["dashboard"].port))
+
+
 def _start_workers(size: _Size, dashboard_address: str, plugins: Sequence[WarmUp]) -> LocalCluster:
     """Start them all, and again where one ended as it started: there Dask gives up, though later it replaces them."""
     for left in reversed(range(_STARTS)):
         try:
-            return LocalCluster(
+            return (_ClusterHere if size.is_here else LocalCluster)(
                 n_workers=size.workers,
                 threads_per_worker=size.threads,
                 # A nanny ends a worker that has taken more; nobody would end this process.
                 memory_limit=0 if size.is_here else MEMORY_LIMIT // size.workers,
                 plugins=tuple(plugins),
                 processes=not size.is_here,
-                # Otherwise a worker in this process is given no host, and then listens on all there are.
-                protocol="tcp",
-                host="127.0.0.1",
+                # Within a process nothing has to be packed for a connection.
+                protocol="inproc" if size.is_here else "tcp",
+                host=None if size.is_here else _HERE,
+                worker_class=_WorkerHere if size.is_here else None,
                 dashboard_address=free_address(dashboard_address),
                 scheduler_kwargs=SCHEDULER_OPTIONS,
                 # A worker that is stopped in the middle of a range says so at length; the job does in a line.

@@ -174,7 +174,7 @@ def _last_response(known: Reported, item: RunningReport) -> str:
 
 
 def _range_row(known: Reported, item: RunningReport) -> dict[str, Any]:
-    worker = item.worker.removeprefix("tcp://").removeprefix("tls://") or "\N{EN DASH}"
+    worker = item.worker.split("://")[-1] or "\N{EN DASH}"
     return {
         "partition": item.partition,
         "where": f"partition {item.partition}, offsets {item.start:,} to {item.end - 1:,}, next {item.position:,}, "
