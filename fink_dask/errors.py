@@ -6,7 +6,9 @@ that form survives pickling, and errors travel from Dask workers to the client.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 #: Stands before and behind a parameter in a message. No argument, path or name of a topic can hold it.
 _MARK = "\0"
@@ -51,6 +53,13 @@ def one_line(error: object, most: int = 300) -> str:
 def words_of(error: BaseException) -> str:
     """Say in one line what kind of error somebody else's is, and what it says."""
     return f"{type(error).__name__}: {one_line(error)}"
+
+
+def bug_of(error: BaseException) -> str:
+    """Say in one line what an error is that nobody expected, and which line of code it comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno}" if frames else ""
+    return f"unexpected {words_of(error)}{where}"
 
 
 def spell(message: str, how: Callable[[str, str], str] = option) -> str:

@@ -22,7 +22,7 @@ from fink_dask.cli.command import CONTEXT, epilog_of
 from fink_dask.cli.output import begin, fold, print_failure, say
 from fink_dask.cli.spelling import COMMAND_HABITS, spelled_out
 from fink_dask.cli.stopped import SignalReceivedError, handle_signals
-from fink_dask.errors import FinkDaskError, SettingsError, one_line, words_of
+from fink_dask.errors import FinkDaskError, SettingsError, bug_of, one_line
 
 #: In the order in which a newcomer needs them, each with as much as the list of commands has room for. A command is a
 #: function of its name, in a file of that name.
@@ -216,8 +216,8 @@ def _fail_unexpectedly(error: Exception, arguments: Sequence[str] | None) -> int
     logging.getLogger(__name__).debug("unexpected error", exc_info=True)
     typed = sys.argv[1:] if arguments is None else arguments
     command = next((cli.commands[word] for word in typed if word in cli.commands), cli)
-    hint = " (-v shows where)" if any(parameter.name == "verbose" for parameter in command.params) else ""
-    return _fail(f"unexpected {words_of(error)}{hint}", 1)
+    hint = " (-v shows the way there)" if any(parameter.name == "verbose" for parameter in command.params) else ""
+    return _fail(bug_of(error) + hint, 1)
 
 
 def _usage(error: click.ClickException) -> str:

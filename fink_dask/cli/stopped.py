@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fink_dask.cli.output import say
 from fink_dask.cli.several import ledgers_of, print_topics_json
-from fink_dask.errors import FinkDaskError, words_of
+from fink_dask.errors import FinkDaskError, bug_of
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.settings import TransferSettings
 from fink_dask.units import pluralize
@@ -235,7 +235,7 @@ def _words(error: BaseException) -> str:
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "stopped by a signal"
-    return f"unexpected {words_of(error)}"
+    return bug_of(error)
 
 
 def _found(settings: TransferSettings, choice: TopicChoice) -> list[Ledger]:

@@ -152,13 +152,13 @@ main.main(["{name}", "alerts"])
 """
 
 
-@pytest.mark.parametrize(("name", "hint"), [("verify", " (-v shows where)"), ("status", "")])
-def test_a_bug_is_one_line_and_names_an_option_only_where_there_is_one(name: str, hint: str) -> None:
+@pytest.mark.parametrize(("name", "hint"), [("verify", " (-v shows the way there)"), ("status", "")])
+def test_a_bug_is_one_line_that_says_where_and_names_an_option_only_where_there_is_one(name: str, hint: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _BUG.format(name=name)], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 1
-    assert done.stderr == f"fink-dask: error: unexpected ValueError: a bug{hint}\n"
+    assert done.stderr == f"fink-dask: error: unexpected ValueError: a bug at <string>:5{hint}\n"
 
 
 def test_a_signal_while_it_is_loaded_ends_it_without_a_trace(tmp_path: Path) -> None:
