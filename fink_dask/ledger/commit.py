@@ -193,7 +193,9 @@ def missing_of(
 
 def destinations(ledger: Ledger, marker: Marker) -> Iterator[tuple[Path, DataFile]]:
     """Yield the files of a range, each with the directory that its path is relative to."""
-    yield from ((ledger.outdir, file) for file in marker.files)
+    root = ledger.outdir
+    for file in marker.files:
+        yield root, file
     if marker.quarantine is not None:
         yield ledger.path, marker.quarantine
 

@@ -76,18 +76,16 @@ def usual_marker(raw: bytes, offset_range: OffsetRange, plan_id: str, revision: 
         int(raw_bytes),
         tuple(files),
         filtered=int(filtered),
-        lost=_intervals(lost),
-        holes=_intervals(holes),
+        lost=_intervals(lost) if lost else (),
+        holes=_intervals(holes) if holes else (),
         lost_at=lost_at,
         revision=revision,
         newest_ms=None if newest_ms is None else int(newest_ms),
-        duplicates=_intervals(duplicates),
-        handed_over=_intervals(handed_over),
+        duplicates=_intervals(duplicates) if duplicates else (),
+        handed_over=_intervals(handed_over) if handed_over else (),
     )
 
 
-def _intervals(listed: str | None) -> tuple[Interval, ...]:
-    if not listed:
-        return ()
+def _intervals(listed: str) -> tuple[Interval, ...]:
     pairs = (each.split(",") for each in listed[1:-1].split("],["))
     return tuple((int(start), int(end)) for start, end in pairs)
