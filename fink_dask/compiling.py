@@ -59,7 +59,14 @@ def compiled(function: Callable[..., Any], **options: bool) -> Any:
         dispatcher._cache._cache_file._source_stamp = [(stat.st_mtime, stat.st_size) for stat in stats]
     with suppress(AttributeError):
         dispatcher._cache.load_overload = _without_compiler(dispatcher._cache)
+    # There may be extensions of numba, for types that are not used here. To look for them, it reads what all installed
+    # packages say of themselves, which takes half as long as loading what is compiled.
+    dispatcher._compilation_chain_init_hook = _nothing
     return dispatcher
+
+
+def _nothing() -> None:
+    """Do what there is to do before a function is compiled."""
 
 
 def _without_compiler(cache: Any) -> Callable[[Any, Any], Any]:
