@@ -1,12 +1,10 @@
-"""Rows 26 to 28: the line is cut, the laptop sleeps, a NAT forgets, a name leads to addresses that are dead."""
+"""Rows 26 to 28: the line is cut, a NAT forgets, a name leads to addresses that are dead."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,32 +14,11 @@ from tests.harness.filled import BESIDE_BYTES, Filled, fill_far_topic
 from tests.harness.kafka import ExternalKafka
 from tests.harness.kafka_settings import HOST, free_ports
 from tests.harness.link import FarKafka, Line, dead_address, far_kafka, with_names
+from tests.harness.mid_fetch import HOME, in_mid_fetch, wait
 from tests.harness.oracle import assert_exactly_once, wait_for
-from tests.harness.running import Running
 
 pytestmark = pytest.mark.links
-HOME = Line(mbit=8, round_trip_s=0.02)
 Topics = Callable[[int], Filled]
-
-
-@contextmanager
-def in_mid_fetch(far: FarKafka, topic: Filled, outdir: Path, *options: str) -> Iterator[Running]:
-    """Start a transfer of four consumers, and go on when a quarter of the topic has come; all of it ends in the end."""
-    far.link.set(HOME)
-    before = far.link.moved
-    running = Running(far, topic.name, outdir, "-nconsumers", "4", *options, slowly=False)
-    try:
-        wait_for(lambda: running.is_over or far.link.moved.since(before).fetched > topic.stored_bytes / 4, "a quarter")
-        assert not running.is_over, running.finish()
-        yield running
-    finally:
-        running.kill()
-
-
-def wait(seconds: float) -> None:
-    """Let a fault last."""
-    deadline = time.monotonic() + seconds
-    wait_for(lambda: time.monotonic() > deadline, "the fault to end", timeout_s=seconds + 5)
 
 
 @pytest.mark.parametrize(
@@ -90,33 +67,6 @@ def test_26_a_line_that_stays_cut_is_given_up_as_told_and_what_is_committed_is_n
     assert_exactly_once(running.outdir, topic.oracle.values)
     left = topic.stored_bytes * (1 - done / len(topic.oracle.values))
     assert far.link.moved.since(before).down <= 1.25 * left + BESIDE_BYTES
-
-
-@pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarKafka]:
-    """Yield a Kafka that hangs up on whoever has not asked for two seconds."""
-    with far_kafka(tmp_path_factory.mktemp("impatient-kafka"), HOME, {"connections.max.idle.ms": "2000"}) as kafka:
-        yield kafka
-
-
-@pytest.mark.parametrize(
-    "sleep_s", [0, pytest.param(600, marks=[pytest.mark.faults, pytest.mark.timeout(1000)])], ids=["a moment", "600"]
-)
-def test_26_a_laptop_that_sleeps_while_kafka_hangs_up_goes_on_when_it_wakes(
-    impatient: FarKafka, tmp_path: Path, sleep_s: float
-) -> None:
-    topic = fill_far_topic(impatient, 15_000)
-    before = impatient.link.moved
-    with in_mid_fetch(impatient, topic, tmp_path / "alerts") as running:
-        running.signal(signal.SIGSTOP)
-        ended = impatient.link.moved.hung_up
-        wait_for(lambda: impatient.link.moved.hung_up >= ended + 4, "Kafka to hang up on all that fetch")
-        wait(sleep_s)
-        running.signal(signal.SIGCONT)
-        code, err = running.finish()
-    assert code == 0, err
-    assert_exactly_once(running.outdir, topic.oracle.values)
-    topic.assert_moved_about_once(impatient.link.moved.since(before))
 
 
 def test_27_a_connection_that_a_nat_has_forgotten_is_noticed_and_made_anew(
