@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,9 +26,6 @@ from fink_dask.cli.output import print_json, say
 from fink_dask.demo.alerts import AlertKind
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.topics import survey_of
-
-if TYPE_CHECKING:
-    pass
 
 #: More than any Kafka cluster has room for.
 _MAX_PARTITIONS = 10_000

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, Worker
+from distributed.comm.inproc import global_manager
 from distributed.scheduler import DEFAULT_EXTENSIONS
 from distributed.spans import SpansSchedulerExtension
 from distributed.system import MEMORY_LIMIT
@@ -253,6 +254,8 @@ class LocalWorkers:
             self._stack.enter_context(_open_files(self._wanted.workers))
             if self._wanted.is_here:
                 do_without_pandas()
+                # Dask would look for this machine's address, and warn where there is no network or no such name.
+                global_manager._ip = _HERE
             method = "spawn" if self._wanted.is_here else start_forkserver()
             if method == "spawn":  # the process that workers are forked from does so itself, and they wait for it
                 prepare_decoder(is_ours=self._wanted.is_here)

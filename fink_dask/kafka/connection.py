@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -287,7 +287,9 @@ class Connection:
         while self._queues:
             self._queues.popitem()[1].close()
         if begun := [*self._begun]:
-            in_background(lambda: (wait(begun), self.consumer.close()))
+            # As the process ends, which takes the consumer with it, Python 3.12.0 to 3.12.2 begin no thread any more.
+            with suppress(RuntimeError):
+                in_background(lambda: (wait(begun), self.consumer.close()))
         else:
             self.consumer.close()
 

@@ -146,7 +146,9 @@ class Ledger:
         """
         if not self.plans_path.is_dir():
             return []
-        plans = [Plan.from_json(_read("plan", path)) for path in sorted(self.plans_path.glob(_PLANS))]
+        # Several at once where each is a request: a topic that is followed for a week has thousands of them.
+        paths = sorted(self.plans_path.glob(_PLANS))
+        plans = [plan for _, plan in self.store.for_each(lambda path: Plan.from_json(_read("plan", path)), paths)]
         if [plan.generation for plan in plans] != list(range(1, len(plans) + 1)):
             raise LedgerError(f"{self.plans_path} lacks a generation of the plan")
         reached: dict[int, int] = {}

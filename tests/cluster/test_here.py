@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,9 @@ def test_its_metrics_are_there_and_nothing_listens_beyond_this_machine(
     assert metrics(address)["fink_dask_offsets"] == {(topic,): COUNT}
     connections = psutil.Process(running.process.pid).net_connections()
     assert {each.laddr.ip for each in connections if each.status == "LISTEN"} == {"127.0.0.1"}
+    with urllib.request.urlopen(f"{address}/json/identity.json", timeout=60) as answer:
+        where = json.load(answer)["address"]
+    assert where.startswith("inproc://127.0.0.1/"), "Dask warns on a machine that has no network"
     assert running.finish()[0] == 0
     assert_exactly_once(running.outdir, oracle.values)
 
