@@ -33,7 +33,7 @@ from typing import Any
 from fink_dask.avro.schema import AvroSchema, parse_schema
 from fink_dask.errors import LedgerError, SchemaError, StorageError
 from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, UnknownFormatError, seal, unseal
+from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, UnknownFormatError, opened, seal, unseal
 from fink_dask.ledger.usual import usual_marker
 from fink_dask.store.location import store_of
 from fink_dask.store.store import Store
@@ -351,9 +351,9 @@ def _read_marker(
 ) -> Marker | None:
     """Read a marker, and check that it is the one that is meant."""
     try:
-        if (marker := usual_marker(glance(name), offset_range, plan_id, revision)) is not None:
+        if (marker := usual_marker(raw := glance(name), offset_range, plan_id, revision)) is not None:
             return marker
-        marker = Marker.from_json(unseal("marker", directory / name))
+        marker = Marker.from_json(_unsealed_marker(raw, directory / name))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -366,6 +366,13 @@ def _read_marker(
     if marker.plan_id != plan_id:
         raise LedgerError(f"{path} belongs to another plan: {marker.plan_id}, not {plan_id}")
     return marker
+
+
+def _unsealed_marker(raw: bytes, path: Path) -> dict[str, Any]:
+    """Read a marker of which all was seen, or once more where it was not: on a store that is another request."""
+    with suppress(LedgerError):
+        return opened("marker", raw, path)
+    return unseal("marker", path)
 
 
 def _read(kind: str, path: Path) -> dict[str, Any]:

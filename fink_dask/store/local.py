@@ -161,7 +161,7 @@ class LocalStore:
     def glance(self, directory: Path) -> Callable[[str], bytes]:
         """Return it; opening a Path takes twice as long, and a ledger may have a hundred thousand markers."""
         within = f"{directory}{os.sep}"
-        return lambda name: _first_bytes(within + name)
+        return lambda name: _read_short(within + name)
 
     def size_finder(self, *roots: Path) -> Callable[[Path, str, int], bool]:
         # Joining Paths takes as long as all the rest.
@@ -255,11 +255,12 @@ class _Heartbeat:
             os.close(self._descriptor)
 
 
-def _first_bytes(path: str) -> bytes:
+def _read_short(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         # To ask whether there is more would take as long as this.
-        return os.read(descriptor, _AT_ONCE_BYTES)
+        content = os.read(descriptor, _AT_ONCE_BYTES)
+        return content if len(content) < _AT_ONCE_BYTES else b""
     finally:
         os.close(descriptor)
 

@@ -118,7 +118,7 @@ class Store(Protocol):
         """Yield in order whatever is no directory; also a link to one, which readers follow, unless it is known."""
 
     def glance(self, directory: Path) -> Callable[[str], bytes]:
-        """Return what reads files of a directory, of which many are read: all of a short one, or its beginning."""
+        """Return what reads short files of a directory, of which many are read; nothing of one that may be longer."""
 
     def size_finder(self, *roots: Path) -> Callable[[Path, str, int], bool]:
         """Return what tells whether a file below one of these directories is there, with the size that it should have.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.records import DataFile, Marker, opened, seal
 from fink_dask.ledger.usual import usual_marker
 from tests.harness.examples import examples
+from tests.harness.ledgers import make_ledger
 from tests.ledger.test_records import WRONG_MARKERS, json_values
 
 RANGE = OffsetRange(3, 10, 20)
@@ -78,6 +80,21 @@ def test_a_marker_of_which_a_byte_differs_or_is_missing_is_not_read(marker: Mark
             changed = raw[:place] + bytes([raw[place] ^ bit]) + raw[place + 1 :]
             # Of the format, as the checksum is of the content: both are formats that this version reads.
             assert in_one_look(changed, marker) in {None, in_full(changed)}
+
+
+@pytest.mark.parametrize("size", [1000, 2**16 - 1, 2**16, 2**16 + 1])  # the beginning of a file is 64 KiB
+def test_a_marker_with_something_behind_it_is_damaged_however_long_it_is(tmp_path: Path, size: int) -> None:
+    ledger = make_ledger(tmp_path / "alerts")
+    longer = size - len(seal("marker", ONE.to_json()))
+    marker = replace(ONE, files=(replace(FIRST, path=FIRST.path + "x" * longer),))
+    path = ledger.marker_path(RANGE)
+    path.write_bytes(seal("marker", marker.to_json()))
+    assert path.stat().st_size == size
+    assert ledger.marker(RANGE, ONE.plan_id) == marker
+    with path.open("ab") as file:
+        file.write(b"0")
+    with pytest.raises(LedgerError):
+        ledger.marker(RANGE, ONE.plan_id)
 
 
 @given(
