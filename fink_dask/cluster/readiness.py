@@ -213,7 +213,9 @@ class WorkerPool:
         future.release()
 
     def cancel(self, futures: Collection[Any]) -> None:
-        """Cancel tasks, if there is still a scheduler to tell."""
+        """Cancel tasks, if there is still a scheduler to tell; whoever uses the pool next knows nothing of them."""
+        for future in futures:
+            self._confined.pop(future, None)
         if self._client.status == "running":
             self._client.cancel(list(futures), force=True)
 

@@ -106,11 +106,13 @@ class _Job:
 
         Raises LedgerError if the dataset was made of other alerts.
         """
-        before = self._target.plans()
-        if [plan.plan_id for plan in before] != [plan.plan_id for plan in self._plans[: len(before)]]:
+        before = [plan.plan_id for plan in self._target.plans()]
+        if before != [plan.plan_id for plan in self._plans[: len(before)]]:
             raise LedgerError(f"{self._target.outdir} was not made of the alerts in {self._alerts.outdir}")
-        for number, plan in enumerate(self._plans[len(before) :], len(before)):
-            self._target.freeze(plan, self._schema, [each.plan_id for each in self._plans[:number]])
+        ids = set(before)
+        for plan in self._plans[len(before) :]:
+            self._target.freeze(plan, self._schema, ids)
+            ids.add(plan.plan_id)
         roll_forward(self._target, self._plans)
         self._done = {marker.range: marker for marker in self._target.markers(self._plans)}
 
