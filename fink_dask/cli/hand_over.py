@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +79,6 @@ def _list(datasets: Mapping[str, Ledger], as_json: bool) -> None:
 def _let_go(outdir: Path, datasets: Mapping[str, Ledger], copied: Path, as_json: bool) -> None:
     from rich.filesize import decimal
 
-    from fink_dask.dataset.handover import HandedOver
     from fink_dask.dataset.handover import hand_over as let_go
 
     try:
@@ -93,8 +92,7 @@ def _let_go(outdir: Path, datasets: Mapping[str, Ledger], copied: Path, as_json:
         if before not in named:
             raise SettingsError(f"{path} is no file of {outdir} that can be handed over")
         named[before].append(path.removeprefix(before))
-    each_done = [astuple(let_go(ledger, named[before])) for before, ledger in datasets.items() if named[before]]
-    done = HandedOver(*map(sum, zip(*each_done, strict=True))) if each_done else HandedOver(0, 0, 0, 0)
+    done = let_go({ledger: named[before] for before, ledger in datasets.items() if named[before]})
     if as_json:
         print_json(asdict(done))
         return

@@ -7,8 +7,9 @@ needs no lease, so that a transfer may run meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -45,14 +46,29 @@ def files_to_hand_over(ledger: Ledger) -> list[tuple[Marker, DataFile]]:
     return list(_files(ledger, _markers(ledger, there)))
 
 
-def hand_over(ledger: Ledger, names: Collection[str]) -> HandedOver:
+def hand_over(named: Mapping[Ledger, Collection[str]]) -> HandedOver:
     """Account for files that were copied elsewhere, and remove them here; once more, it does what is left of that.
 
-    `names`: paths in the dataset, as `files_to_hand_over` has them; of a range all or none.
-    Raises SettingsError if a file is none that can be handed over, or others of its range are not named.
+    `named`: paths in each dataset, as `files_to_hand_over` has them; of a range all or none.
+    Raises SettingsError if a file is none that can be handed over, or others of its range are not named; then nothing
+    was done.
     Raises LedgerError if there is no ledger, it is damaged, or another job has changed a range meanwhile; each range
     that was done stays so.
     """
+    ranges = files = alerts = size = 0
+    for ledger, again, chosen in [(ledger, *_choose(ledger, names)) for ledger, names in named.items()]:
+        with storage_in_words(ledger.outdir):
+            for marker in again:
+                if not is_published(ledger, marker):  # a command that was killed has not removed all of it
+                    publish(ledger, marker, lambda _: None)
+            for marker, _ in ledger.store.for_each(partial(_hand_over, ledger), chosen):
+                ranges, files, alerts = ranges + 1, files + len(marker.files), alerts + marker.rows
+                size += sum(file.size for file in marker.files)
+    return HandedOver(ranges, files, alerts, size)
+
+
+def _choose(ledger: Ledger, names: Collection[str]) -> tuple[list[Marker], list[Marker]]:
+    """Find the markers of ranges whose files were handed over before, and of those that are to be."""
     markers, wanted = _markers(ledger, names), set(names)
     before = {name: marker for marker in markers if marker.handed_over for name in marker.superseded}
     files = {file.path: marker for marker, file in _files(ledger, markers)}
@@ -62,14 +78,8 @@ def hand_over(ledger: Ledger, names: Collection[str]) -> HandedOver:
     for marker in chosen.values():
         if left := [file.path for file in marker.files if file.path not in wanted]:
             raise SettingsError(f"{left[0]} is of the same range as others that are named: name it as well")
-    with storage_in_words(ledger.outdir):
-        for marker in {before[name].range: before[name] for name in wanted & before.keys()}.values():
-            if not is_published(ledger, marker):  # a command that was killed has not removed all of it
-                publish(ledger, marker, lambda _: None)
-        for _ in ledger.store.for_each(lambda marker: _hand_over(ledger, marker), list(chosen.values())):
-            pass
-    done = [file for marker in chosen.values() for file in marker.files]
-    return HandedOver(len(chosen), len(done), sum(file.rows for file in done), sum(file.size for file in done))
+    again = {before[name].range: before[name] for name in wanted & before.keys()}
+    return list(again.values()), list(chosen.values())
 
 
 def _markers(ledger: Ledger, names: Collection[str]) -> list[Marker]:

@@ -39,7 +39,7 @@ def _all_names(ledger: Ledger) -> list[str]:
 
 
 def _hand_over(ledger: Ledger, names: list[str]) -> None:
-    hand_over(ledger, names)
+    hand_over({ledger: names})
 
 
 def _roll(ledger: Ledger) -> None:
@@ -58,7 +58,7 @@ def _assert_first_is_handed_over(ledger: Ledger) -> None:
 def test_what_was_handed_over_is_gone_and_accounted_for(tmp_path: Path) -> None:
     ledger = make_whole(tmp_path / "alerts", [PLAN])
     names = _names(ledger, FIRST)
-    done = hand_over(ledger, names)
+    done = hand_over({ledger: names})
     assert (done.ranges, done.files) == (1, len(names))
     assert read_places(ledger) == OF_SECOND
     assert open_dataset(ledger.outdir).count_rows() == len(OF_SECOND)
@@ -67,7 +67,7 @@ def test_what_was_handed_over_is_gone_and_accounted_for(tmp_path: Path) -> None:
     handed = [(0, offset) for start, end in marker.handed_over for offset in range(start, end)]
     assert sorted(handed + OF_SECOND) == places(PLAN)
     assert _names(ledger, FIRST) == []
-    assert hand_over(ledger, names).ranges == 0, "a list that is given once more"
+    assert hand_over({ledger: names}).ranges == 0, "a list that is given once more"
 
 
 def test_a_range_is_handed_over_whole_and_only_by_its_own_names(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_range_is_handed_over_whole_and_only_by_its_own_names(tmp_path: Path) 
     first, *others = _names(ledger, FIRST)
     for names, named in (([first], others[0]), (["class=x/part-1.parquet"], "part-1")):
         with pytest.raises(SettingsError, match=named):
-            hand_over(ledger, names)
+            hand_over({ledger: names})
     assert read_places(ledger) == places(PLAN)
 
 
@@ -84,6 +84,9 @@ def test_files_of_several_topics_are_handed_over_by_one_list(tmp_path: Path) -> 
     ledgers = [make_whole(season / name, [PLAN]) for name in ("one", "other")]
     names = run_cli("hand-over", str(season)).stdout.splitlines()
     assert sorted(names) == sorted(f"{each.outdir.name}/{name}" for each in ledgers for name in _all_names(each))
+    (tmp_path / "list").write_text("\n".join([*names, "other/part-1.parquet"]))
+    assert run_cli("hand-over", str(season), "--copied", str(tmp_path / "list")).returncode == 2
+    assert [read_places(each) for each in ledgers] == [places(PLAN)] * 2, "what is refused was done in part"
     kept = {f"other/{name}" for name in _names(ledgers[1], SECOND)}
     (tmp_path / "list").write_text("\n".join(name for name in names if name not in kept))
     done = run_cli("hand-over", str(season), "--copied", str(tmp_path / "list"), "--json")
@@ -104,7 +107,7 @@ def test_files_that_were_moved_away_already_are_handed_over(tmp_path: Path) -> N
         (ledger.outdir / name).unlink()
     with pytest.raises(LedgerError, match="missing"):
         check_files(ledger, [plan], list(ledger.markers([plan])))
-    hand_over(ledger, names)
+    hand_over({ledger: names})
     check_files(ledger, [plan], list(ledger.markers([plan])))
     assert summarise(ledger).summary.state == "complete"
 
@@ -112,7 +115,7 @@ def test_files_that_were_moved_away_already_are_handed_over(tmp_path: Path) -> N
 def test_a_transfer_that_ends_meanwhile_misses_only_files_that_nobody_has_handed_over(tmp_path: Path) -> None:
     ledger = make_whole(tmp_path / "alerts", [PLAN])
     markers = ledger.markers([PLAN])
-    hand_over(ledger, _names(ledger, FIRST))
+    hand_over({ledger: _names(ledger, FIRST)})
     check_files(ledger, [PLAN], markers)
     (ledger.outdir / _names(ledger, SECOND)[0]).unlink()
     with pytest.raises(LedgerError, match="1 file"):
@@ -130,7 +133,7 @@ def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation_of_a_hand_ove
         if after % 2:
             run_until(1 + 7 * after % 20, _roll, ledger)  # as a transfer that begins meanwhile
             _roll(ledger)
-        hand_over(ledger, names)
+        hand_over({ledger: names})
         assert read_places(ledger) == OF_SECOND
         _roll(ledger)
         _assert_first_is_handed_over(ledger)
@@ -147,7 +150,7 @@ def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_change_of_a_hand_over_o
         killed = run_on_store(object_store, killed_after, after, _hand_over, ledger, names) == -signal.SIGKILL
         if after % 2:
             _roll(ledger)
-        hand_over(ledger, names)
+        hand_over({ledger: names})
         _roll(ledger)
         _assert_first_is_handed_over(ledger)
         left = {path.relative_to(ledger.outdir).as_posix() for path in ledger.outdir.rglob("*")}
@@ -162,7 +165,7 @@ def test_of_a_hand_over_and_another_change_at_once_one_counts(tmp_path: Path) ->
     late = Attempt(ledger, FIRST, PLAN.plan_id, lambda _: None, revision=1)
     late.begin()
     marker = stage_range(late, PLAN, FIRST)
-    hand_over(ledger, names)
+    hand_over({ledger: names})
     with pytest.raises(LedgerError, match="meanwhile"):
         late.supersede(marker)
     late.clean_up()
@@ -176,15 +179,15 @@ def test_what_a_repair_has_replaced_is_handed_over_by_its_new_names(tmp_path: Pa
     repaired = _names(ledger, FIRST)
     assert not set(repaired) & set(names), "a repair has replaced them"
     with pytest.raises(SettingsError):
-        hand_over(ledger, names)
+        hand_over({ledger: names})
     assert read_places(ledger) == places(PLAN)
-    hand_over(ledger, repaired)
+    hand_over({ledger: repaired})
     _assert_first_is_handed_over(ledger)
 
 
 def test_a_transfer_goes_on_over_what_was_handed_over(tmp_path: Path) -> None:
     ledger = make_whole(tmp_path / "alerts", [PLAN])
-    hand_over(ledger, _names(ledger, FIRST))
+    hand_over({ledger: _names(ledger, FIRST)})
     before = {path.name for path in files_below(ledger.outdir)}
     transfer(ledger, PLAN, FIRST)
     assert {path.name for path in files_below(ledger.outdir)} == before, "it is committed"
