@@ -11,7 +11,7 @@ import click
 
 from fink_dask.cli.command import Place, UserPath, command, json_option, log_to_stderr, typed_option, verbose_option
 from fink_dask.cli.output import print_json, say
-from fink_dask.errors import SettingsError
+from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.units import pluralize
 
 if TYPE_CHECKING:
@@ -42,26 +42,33 @@ def hand_over(outdir: Path, copied: Path | None, as_json: bool, verbose: bool) -
     # By what stands before the paths of each dataset.
     datasets = {f"{each.outdir.name}/": each for each in several} or {"": ledger}
     if copied is None:
-        _list(datasets, as_json)
-    else:
-        _let_go(ledger.outdir, datasets, copied, as_json)
+        return _list(datasets, as_json)
+    _let_go(ledger.outdir, datasets, copied, as_json)
     return 0
 
 
-def _list(datasets: Mapping[str, Ledger], as_json: bool) -> None:
+def _list(datasets: Mapping[str, Ledger], as_json: bool) -> int:
     from fink_dask.dataset.handover import files_to_hand_over
 
-    found = [
-        (marker, replace(file, path=f"{before}{file.path}"))
-        for before, ledger in datasets.items()
-        for marker, file in files_to_hand_over(ledger)
-    ]
+    found, failures = [], []
+    for before, ledger in datasets.items():
+        try:
+            here = files_to_hand_over(ledger)
+        except FinkDaskError as error:
+            if not before:
+                raise
+            failures.append(str(error))  # what holds one topic up must not fill the disk with the others
+            say(f"fink-dask: error: {error}", err=True)
+        else:
+            found += [(marker, replace(file, path=f"{before}{file.path}")) for marker, file in here]
     if not as_json:
         for _, file in found:
             click.echo(file.path)
-        return
+        return int(bool(failures))
+    how = {"state": "failed", "error": "; ".join(failures)} if failures else {}
     print_json(
         {
+            **how,
             "files": [
                 {
                     "path": file.path,
@@ -71,9 +78,10 @@ def _list(datasets: Mapping[str, Ledger], as_json: bool) -> None:
                     "range": [marker.range.partition, marker.range.start, marker.range.end],
                 }
                 for marker, file in found
-            ]
+            ],
         }
     )
+    return int(bool(failures))
 
 
 def _let_go(outdir: Path, datasets: Mapping[str, Ledger], copied: Path, as_json: bool) -> None:

@@ -99,6 +99,17 @@ def test_files_of_several_topics_are_handed_over_by_one_list(tmp_path: Path) -> 
     assert {run_cli("verify", str(each.outdir)).returncode for each in ledgers} == {3}, "some are in quarantine"
 
 
+def test_a_topic_that_is_damaged_does_not_keep_the_files_of_the_others(tmp_path: Path) -> None:
+    season = tmp_path / "season"
+    damaged, other = (make_whole(season / name, [PLAN]) for name in ("damaged", "other"))
+    damaged.marker_path(FIRST).write_bytes(b"")
+    listed = run_cli("hand-over", str(season))
+    assert listed.stdout.splitlines() == [f"other/{name}" for name in _all_names(other)]
+    assert (listed.returncode, str(damaged.marker_path(FIRST)) in listed.stderr) == (1, True)
+    content = json.loads(run_cli("hand-over", str(season), "--json").stdout)
+    assert (content["state"], len(content["files"])) == ("failed", len(_all_names(other)))
+
+
 def test_files_that_were_moved_away_already_are_handed_over(tmp_path: Path) -> None:
     plan = make_plan([OffsetRange(0, 0, 7)])
     ledger = make_whole(tmp_path / "alerts", [plan])
