@@ -263,8 +263,10 @@ def datasets_in(outdir: Path) -> list[Ledger]:
 
 def _of_season(outdir: Path) -> list[Ledger]:
     """List the datasets in a directory whose ledgers are beside it."""
+    if not outdir.name:  # beside the root of a file system there is nothing
+        return []
     with storage_in_words(ledgers_path(outdir)):
-        if not outdir.name or not ledgers_path(outdir).is_dir():
+        if not ledgers_path(outdir).is_dir():
             return []
         names = [path.name for path in store_of(outdir).directories(ledgers_path(outdir))]
     ledgers = [Ledger(outdir / name, is_of_season=True) for name in names]

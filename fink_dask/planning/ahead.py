@@ -41,6 +41,7 @@ class FirstLook:
         self.inspector = inspector
         # The most alerts that are wanted.
         self._limit = limit
+        self._has_failed = False
         described = inspector.ask_ahead(choice.of)
         self._is_large: Future[bool] = in_background(lambda: self._find(described))
 
@@ -50,8 +51,8 @@ class FirstLook:
 
     @property
     def may_be_small(self) -> bool:
-        """Whether it is not known yet that there is too much for this process."""
-        return not (self._is_large.done() and self._is_large.result())
+        """Whether it is not known that there is too much for this process, nor that there is no answer."""
+        return not (self._is_large.done() and self._is_large.result()) and not self._has_failed
 
     def _find(self, described: Future[list[TopicDescription]]) -> bool:
         try:
@@ -62,6 +63,7 @@ class FirstLook:
             wanted = alerts if self._limit is None else min(alerts, self._limit)
             return not is_small(wanted, size * wanted / max(1, alerts))
         except FinkDaskError:  # it is said by whoever needs the answer
+            self._has_failed = True
             return False
 
 

@@ -19,7 +19,7 @@ from distributed.security import Security
 from fink_dask.ledger.ledger import Ledger
 from tests.alerts.made_up import AlertKind
 from tests.harness.batch import PROGRAMS, Started, committed, run
-from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
+from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments, unhurried
 from tests.harness.dask import transfer_adapting
 from tests.harness.object_store import SECRET, ObjectStore, assert_on_store_once
 from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, wait_for
@@ -219,7 +219,7 @@ def test_a_cluster_of_dask_jobqueue_that_adapts_itself_grows_from_no_job_and_shr
 ) -> None:
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 12_000, partitions=12)
     options = 'cores=1, processes=1, memory="2GB", interface="lo", scheduler_options={"dashboard_address": ":0"}'
-    cluster, env = f"dask_jobqueue.SLURMCluster({options})", settings | SLOWLY
+    cluster, env = f"dask_jobqueue.SLURMCluster({options})", settings | unhurried(tmp_path / "hurry")
     found = transfer_adapting(cluster, topic_name, kafka.bootstrap_servers, tmp_path, env)
     assert found == [12_000, 0, 3, 1]
     assert_exactly_once(tmp_path / "alerts", oracle.values)

@@ -29,7 +29,7 @@ from fink_dask.ranges.memory import FULL_SHARE
 from fink_dask.running import scheduling as job
 from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind
-from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments
+from tests.harness.cli import PROGRAM, SLOWLY, environment, run_cli, transfer_arguments, unhurried
 from tests.harness.dask import answers, scheduler_command, transfer_adapting, without_package, worker_command
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
@@ -116,7 +116,7 @@ def test_a_cluster_that_grows_by_need_grows_from_nothing_and_shrinks_without_los
 ) -> None:
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 4000, partitions=8)
     cluster = 'distributed.LocalCluster(n_workers=0, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)'
-    servers, env = kafka.bootstrap_servers, environment(SLOWLY)
+    servers, env = kafka.bootstrap_servers, environment(unhurried(tmp_path / "hurry"))
     alerts, first, most, last = transfer_adapting(cluster, topic_name, servers, tmp_path, env)
     assert (alerts, first, most) == (4000, 0, 3)
     assert last <= 1

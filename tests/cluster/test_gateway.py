@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.alerts.made_up import AlertKind
-from tests.harness.cli import SLOWLY, environment
+from tests.harness.cli import environment, unhurried
 from tests.harness.dask import transfer_adapting
 from tests.harness.gateway import running_gateway
 from tests.harness.oracle import assert_exactly_once, fill_topic
@@ -21,9 +21,10 @@ def test_a_cluster_of_a_gateway_grows_from_nothing_and_shrinks_without_loss(
 ) -> None:
     """The lines of docs/clusters.md; its own `adapt`, which looks at what waits and how long tasks take."""
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 6000, partitions=12)
-    with running_gateway(tmp_path, SLOWLY) as (python, address):
+    slowly = unhurried(tmp_path / "hurry")
+    with running_gateway(tmp_path, slowly) as (python, address):
         cluster, servers = f"dask_gateway.Gateway({address!r}).new_cluster()", kafka.bootstrap_servers
-        env = environment(SLOWLY)
+        env = environment(slowly)
         found = transfer_adapting(cluster, topic_name, servers, tmp_path, env, pace="", python=str(python))
     assert found == [6000, 0, 3, 1]
     assert_exactly_once(tmp_path / "alerts", oracle.values)

@@ -44,7 +44,7 @@ def test_each_run_that_adds_something_keeps_its_profile_and_the_last_one_can_be_
     (first,) = profiles(outdir)
     assert (first["ranges"], first["alerts"]) == (3, 300)
     assert first["raw_bytes"] == sum(map(len, oracle.values.values()))
-    assert tuple(first["stage_seconds"]) == STAGES
+    assert set(first["stage_seconds"]) == set(STAGES)
     assert all(seconds >= 0 for seconds in first["stage_seconds"].values())
 
     add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 100, seed=3, first_id=5000)

@@ -56,6 +56,7 @@ def without_package(folder: Path) -> str:
 _ADAPTING = """\
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import {module}
 import fink_dask
@@ -71,6 +72,8 @@ def watch():
         seen.append(len(client.nthreads()))
         if seen[-1] == 3 and 3 not in seen[:-1]:
             cluster.adapt(minimum=0, maximum=1{pace})
+        elif seen[-1] <= 1 and 3 in seen:
+            Path("hurry").touch()
 
 
 if __name__ == "__main__":
@@ -100,6 +103,8 @@ def transfer_adapting(
     python: str = sys.executable,
 ) -> list[int]:
     """Transfer a topic into ``alerts`` on a cluster, ``module.Class(…)``, that adapts itself.
+
+    `env`: with it, workers wait until there is a file ``hurry`` in `cwd`; there is one when they have been fewer again.
 
     Returns: how many alerts there are; and how many workers there were at first, at most, and at least after that.
     """

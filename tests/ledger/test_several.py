@@ -9,7 +9,7 @@ import pytest
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.topics import TopicChoice
-from fink_dask.ledger.outdir import check_for_several, check_name, datasets_in, total_of
+from fink_dask.ledger.outdir import check_for_several, check_name, datasets_in, find_datasets, find_ledger, total_of
 from fink_dask.ledger.summary import State, Summary
 from fink_dask.planning.several import joining
 from tests.harness.ledgers import IDENTITY, make_ledger, make_plan
@@ -44,6 +44,12 @@ def test_what_one_topic_and_several_make_of_a_directory(tmp_path: Path) -> None:
         joining(TopicChoice((IDENTITY.topic,)), tmp_path / "many")
     with pytest.raises(LedgerError, match="is the dataset of one topic"):
         check_for_several(tmp_path / "one")
+
+
+def test_a_dataset_may_be_right_below_the_root_of_a_file_system() -> None:
+    assert find_ledger(Path("/no-such-dataset")).path == Path("/no-such-dataset.fink")
+    with pytest.raises(LedgerError):
+        find_datasets(Path("/no-such-dataset"))
 
 
 @pytest.mark.parametrize("topic", ["a.fink", "a.fink-old-12345678", ".fink"])
