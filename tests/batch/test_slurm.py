@@ -303,9 +303,10 @@ def test_a_section_of_dasks_configuration_may_say_it_all_and_leave_out_the_rest(
     (folder / "site.yaml").write_text(text)
     options = ("--cluster", "slurm", "--cluster-config", "small")
     arguments = transfer_arguments(kafka, small_topic, tmp_path / "out", *options)
-    script = run_cli(*arguments, "--dry-run", env=settings).stdout
-    assert "--cpus-per-task=2" in script
-    assert "#SBATCH --nice\n" in script
+    result = run_cli(*arguments, "--dry-run", env=settings)
+    assert result.returncode == 0, result.stderr
+    assert "--cpus-per-task=2" in result.stdout
+    assert "#SBATCH --nice\n" in result.stdout
     result = run_cli(*arguments, env=settings)
     assert result.returncode == 0, result.stderr
 
