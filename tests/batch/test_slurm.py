@@ -303,11 +303,11 @@ def test_a_section_of_dasks_configuration_may_say_it_all_and_leave_out_the_rest(
     (folder / "site.yaml").write_text(text)
     options = ("--cluster", "slurm", "--cluster-config", "small")
     arguments = transfer_arguments(kafka, small_topic, tmp_path / "out", *options)
-    result = run_cli(*arguments, "--dry-run", env=settings)
+    result = run_cli(*arguments, "--dry-run", env=settings, afresh=True)
     assert result.returncode == 0, result.stderr
     assert "--cpus-per-task=2" in result.stdout
     assert "#SBATCH --nice\n" in result.stdout
-    result = run_cli(*arguments, env=settings)
+    result = run_cli(*arguments, env=settings, afresh=True)
     assert result.returncode == 0, result.stderr
 
 
