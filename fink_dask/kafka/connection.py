@@ -227,7 +227,9 @@ class Connection:
     def expansion(self) -> float:
         """How many times as large as on the line records are; about 1 where they are not compressed."""
         # Of one statement both: what was consumed since may be thousands of times what had come when it was made.
-        return self.arrived.unpacked_bytes / self.arrived.wire_bytes if self.arrived.unpacked_bytes else 1.0
+        arrived = self.arrived
+        # Where librdkafka has just closed the connection to a broker, its bytes are not stated any more.
+        return arrived.unpacked_bytes / arrived.wire_bytes if arrived.unpacked_bytes and arrived.wire_bytes else 1.0
 
     def assign(self, topic: str, partition: int, offset: int, from_queue: bool = False) -> PartitionQueue | None:
         """Begin to fetch a partition from an offset on.

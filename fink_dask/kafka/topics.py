@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from fink_dask.errors import BrokerError, SettingsError, parameter
 from fink_dask.settings import SURVEYS, Survey
@@ -103,6 +104,8 @@ class TopicChoice:
     patterns: tuple[str, ...] = ()
     #: Whether a single topic joins others, whose datasets are there.
     joins: bool = False
+    #: Topics that are there in datasets of other names, and which: a pattern leaves them out.
+    elsewhere: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def is_several(self) -> bool:
@@ -119,8 +122,14 @@ class TopicChoice:
 
         Topics of predictions are only looked at together: each is transferred by its name, with its alerts.
         """
-        matched = {name for name in listed if name not in self.names and self._matches(name, self.patterns)}
+        left = {*self.names, *self.elsewhere}
+        matched = {name for name in listed if name not in left and self._matches(name, self.patterns)}
         return (*self.names, *sorted(name for name in matched if predictions or not holds_predictions(name)))
+
+    @property
+    def left_out(self) -> dict[str, Path]:
+        """What the patterns match and leave out, and where it is."""
+        return {topic: path for topic, path in self.elsewhere.items() if self._matches(topic, self.patterns)}
 
     def unmatched(self, listed: Collection[str]) -> list[str]:
         """List the patterns that match nothing a broker has."""

@@ -248,18 +248,28 @@ class Topics:
 def joining(choice: TopicChoice, outdir: Path) -> TopicChoice:
     """Take a single topic for one of several where the directory holds the datasets of others.
 
-    Raises LedgerError if one of these holds the topic under another name.
+    A pattern leaves out what is there under another name, as after `fink-dask season`: each alert would be there twice.
+
+    Raises LedgerError if one of these holds a topic that is named under another name.
     """
-    if choice.is_several or find_ledger(outdir).exists():
+    if not choice.is_several and find_ledger(outdir).exists():
         return choice
-    (topic,) = choice.names
-    others = datasets_in(outdir)
-    if others and holds_predictions(topic):
-        words = f"{outdir} holds the datasets of other topics, and predictions are joined with their alerts alone"
-        raise LedgerError(f"{words}: choose another {parameter('outdir')}", topic)
-    for other in others:
-        if other.outdir.name != topic and other.begun_with().topic == topic:
-            raise LedgerError(f"{outdir} has this topic already, as {other.outdir}: give that as {parameter('outdir')}")
+    others = {ledger.outdir.name: ledger for ledger in datasets_in(outdir)}
+    elsewhere = {}
+    for name, ledger in others.items():
+        with suppress(FinkDaskError):  # a dataset that is damaged holds up no other
+            topic = ledger.begun_with().topic
+            if topic not in others and not holds_predictions(name):
+                elsewhere[topic] = ledger.outdir
+    for topic in choice.names:
+        if others and holds_predictions(topic) and choice.is_one:
+            words = f"{outdir} holds the datasets of other topics, and predictions are joined with their alerts alone"
+            raise LedgerError(f"{words}: choose another {parameter('outdir')}", topic)
+        if topic in elsewhere:
+            words = f"{outdir} has this topic already, as {elsewhere[topic]}"
+            raise LedgerError(f"{words}: give that as {parameter('outdir')}", topic)
+    if choice.is_several:
+        return replace(choice, elsewhere=elsewhere)
     return replace(choice, joins=bool(others))
 
 
@@ -282,18 +292,20 @@ def settings_of(settings: TransferSettings, choice: TopicChoice, topic: str) -> 
 
 
 def settings_of_all(settings: TransferSettings, choice: TopicChoice) -> TransferSettings:
-    """Take what was not given from the datasets of the chosen topics, where these are alike, for those to come.
+    """Take what was not given from the datasets of the same survey that are there, where these are alike.
 
     Each of those that are there goes on with its own, which is seen to when it is found.
     """
-    if not choice.is_several:
+    surveys = {survey_of(name) for name in (*choice.names, *choice.patterns)}
+    if not choice.is_several or len(surveys - {None}) > 1:  # what one has, the other may lack
         return settings
-    found = {ledger.outdir.name: ledger for ledger in datasets_in(settings.outdir)}
     begun = []
-    for topic in choice.of(found):
+    for ledger in datasets_in(settings.outdir):
         with suppress(FinkDaskError):  # which is said of that topic when its turn comes
-            if topic in found and not holds_predictions(topic):
-                begun.append(found[topic].begun_with())
+            identity = ledger.begun_with()
+            is_akin = None in surveys or survey_of(identity.topic) in {*surveys, None}
+            if is_akin and not holds_predictions(ledger.outdir.name):
+                begun.append(identity)
     return like_the_others(settings, begun)
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from fink_dask.dataset.quarantine import read_quarantine
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.offsets import total
+from fink_dask.ledger.commit import gone_files
 from fink_dask.ledger.lease import is_held
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_dataset, total_of
@@ -157,6 +158,8 @@ class Facts:
     is_compacted: bool
     #: Markers that can't be read; their ranges count as missing.
     damaged: int
+    #: Files that are missing, or of another size than was written; none are looked for while a transfer runs.
+    gone: int
     markers: list[Marker]
     #: What became of the offsets.
     partitions: list[Partition]
@@ -174,6 +177,13 @@ class Facts:
     losses: list[Loss]
     #: What is known of each topic of a season; empty for a dataset.
     topics: tuple[Facts, ...] = ()
+
+    @property
+    def state(self) -> str:
+        """How far it is; that it has failed where files are gone, which every other command says."""
+        if self.is_running:
+            return "running"
+        return "failed" if self.gone else self.completeness.summary.state
 
     @property
     def each(self) -> tuple[Facts, ...]:
@@ -220,6 +230,7 @@ def find_facts(ledger: Ledger) -> Facts:
         is_running=is_running,
         is_compacted=is_compacted,
         damaged=len(damaged),
+        gone=0 if is_running else len(gone_files(ledger, plans, markers)),
         markers=markers,
         partitions=_partitions(plans, markers, completeness),
         commits=commits,
@@ -331,6 +342,7 @@ def facts_of_season(outdir: Path, topics: Sequence[Facts]) -> Facts:
         is_running=any(each.is_running for each in topics),
         is_compacted=any(each.is_compacted for each in topics),
         damaged=sum(each.damaged for each in topics),
+        gone=sum(each.gone for each in topics),
         markers=[marker for each in topics for marker in each.markers],
         partitions=_joint_partitions([partition for each in topics for partition in each.partitions]),
         commits=commits,

@@ -46,6 +46,9 @@ _STATES = {
 }
 
 
+_GONE = "{} of the dataset missing or changed; fink-dask verify lists, and fink-dask repair fetches again, what is"
+
+
 def mark_of(facts: Facts) -> str:
     """Return what tells the reports of two datasets apart, and gives away neither name nor place."""
     topic = "" if facts.topics else facts.identity.topic
@@ -98,8 +101,8 @@ def render(facts: Facts, panels: Panels, outdir: str, version: str, made_at: dat
         made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
         summary=summary,
         identity=facts.identity,
-        state="running" if facts.is_running else summary.state,
-        states=_STATES,
+        state=facts.state,
+        headline=_GONE.format(pluralize(facts.gone, "file")) if facts.gone else _STATES[facts.state],
         tiles=_tiles(facts, panels),
         facts=facts,
         began=_day_and_time(facts.pace.began),

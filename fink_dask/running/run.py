@@ -134,10 +134,7 @@ def _run_topics(
     loaded_s = (time.monotonic() - progress.began) / (2 if chosen.is_here else 1)
     if choice.is_several:
         check_for_several(settings.outdir)
-    if choice.joins and not find_ledger(settings.outdir / choice.names[0]).exists():
-        progress(Note(f"{settings.outdir} holds the datasets of other topics, which this one joins"))
-        if words := other_survey(settings.outdir, choice.names[0]):
-            progress(Note(words, warning=True))
+    _say_what_is_there(settings, choice, progress)
     settings = settings if restart else settings_of_all(settings, choice)
     topics = Topics(choice, settings, progress, restart, Machine(cores_of(settings, chosen), loaded_s))
     try:
@@ -174,6 +171,16 @@ def _run_topics(
         topics.end()
     found = tuple(TopicOutcome(each.summary, each.ledger, each.error) for each in topics.results())
     return TopicsOutcome(found, profile)
+
+
+def _say_what_is_there(settings: TransferSettings, choice: TopicChoice, progress: Progress) -> None:
+    """Say what the datasets that are in the directory mean for a topic that joins them, or that a pattern matches."""
+    if choice.joins and not find_ledger(settings.outdir / choice.names[0]).exists():
+        progress(Note(f"{settings.outdir} holds the datasets of other topics, which this one joins"))
+        if words := other_survey(settings.outdir, choice.names[0]):
+            progress(Note(words, warning=True))
+    for topic, path in choice.left_out.items():
+        progress(Note(f"{topic} is left out, as {path} has it: give that as --outdir to go on with it"))
 
 
 def _is_empty(settings: TransferSettings) -> str:

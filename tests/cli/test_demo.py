@@ -14,7 +14,7 @@ import pytest
 
 from fink_dask.demo.fill import DEMO_TOPIC
 from fink_dask.kafka.offsets import OffsetRange
-from tests.harness.cli import PROGRAM, environment, run_cli
+from tests.harness.cli import PROGRAM, environment, remarks, run_cli
 from tests.harness.ledgers import make_ledger, make_plan
 
 
@@ -70,7 +70,7 @@ def test_a_stop_while_it_publishes_is_no_error(later_s: float, tmp_path: Path) -
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGINT, err
-    (line,) = err.strip().splitlines()
+    (line,) = remarks(err)
     assert "stopped" in line
     assert "2. transfer" not in out, "it was stopped later"
     assert not list(tmp_path.glob("*/*.parquet"))

@@ -6,7 +6,9 @@ import json
 import random
 import signal
 import time
+import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +80,16 @@ def test_its_metrics_are_there_and_nothing_listens_beyond_this_machine(
     assert metrics(address)["fink_dask_offsets"] == {(topic,): COUNT}
     connections = psutil.Process(running.process.pid).net_connections()
     assert {each.laddr.ip for each in connections if each.status == "LISTEN"} == {"127.0.0.1"}
-    with urllib.request.urlopen(f"{address}/json/identity.json", timeout=60) as answer:
-        where = json.load(answer)["address"]
-    assert where.startswith("inproc://127.0.0.1/"), "Dask warns on a machine that has no network"
+    where: list[str] = []
+
+    def has_said_where() -> bool:
+        page = f"{address}/json/identity.json"  # it fails where a worker reports while it is made
+        with suppress(urllib.error.HTTPError), urllib.request.urlopen(page, timeout=60) as answer:
+            where.append(json.load(answer)["address"])
+        return bool(where)
+
+    wait_for(has_said_where, "Dask's own page")
+    assert where[0].startswith("inproc://127.0.0.1/"), "Dask warns on a machine that has no network"
     assert running.finish()[0] == 0
     assert_exactly_once(running.outdir, oracle.values)
 

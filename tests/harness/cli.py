@@ -19,8 +19,9 @@ PROGRAM = [sys.executable, "-m", "fink_dask"]
 SLOWLY = {"PYTHONPATH": str(Path(__file__).parent / "slow")}
 #: With these options and `unhurried`, it waits after every few alerts, which costs no processor.
 FEW_AT_ONCE = ("-batchsize", "25")
-#: How far a command is, which it says after two seconds, and every ten, where there is no terminal.
-_HOW_FAR = re.compile(r"[a-z][a-zA-Z ]*: [\d.,]+ .*|[a-z][a-zA-Z, ]* for \d+ (s|min)( \d+ s)?")
+#: How far a command is, which it says after two seconds, and every ten, where there is no terminal: a count, or what it
+#: does, such as "reading alerts", and for how long where that began a while ago.
+_HOW_FAR = re.compile(r"[a-z][a-zA-Z ]*: [\d.,]+ .*|[a-z]+ing\b[a-zA-Z, ]*( for \d+ (s|min)( \d+ s)?)?")
 
 
 def run_cli(

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.topics import TopicChoice
-from fink_dask.planning.several import joining, other_survey
+from fink_dask.planning.several import joining, other_survey, settings_of_all
+from fink_dask.settings import KafkaSettings, TransferSettings
 from tests.harness.ledgers import make_ledger, make_plan
 
 
@@ -30,3 +32,34 @@ def test_a_topic_that_joins_those_of_another_survey_is_warned_of(
         make_ledger(tmp_path / "nights" / each, make_plan([OffsetRange(0, 0, 10)], topic=each))
     assert joining(TopicChoice((topic,)), tmp_path / "nights").joins
     assert ("LSST" in other_survey(tmp_path / "nights", topic)) == is_warned
+
+
+FIRST, NEXT, LSST = "ftransfer_ztf_2026-02-24_1", "ftransfer_ztf_2026-02-25_1", "ftransfer_lsst_2026-02-25_1"
+
+
+@pytest.mark.parametrize(
+    ("choice", "is_begun_like_them"),
+    [
+        (TopicChoice((NEXT,), joins=True), True),
+        (TopicChoice((), (f"{NEXT}*",)), True),
+        (TopicChoice((), ("*",)), True),
+        (TopicChoice((LSST,), joins=True), False),
+        (TopicChoice((NEXT, LSST)), False),
+    ],
+    ids=["a name", "a pattern of new ones", "a pattern of all", "another survey", "both surveys"],
+)
+def test_a_night_that_joins_others_is_begun_as_they_were_whatever_else_is_asked_for(
+    tmp_path: Path, choice: TopicChoice, is_begun_like_them: bool
+) -> None:
+    make_ledger(tmp_path / FIRST, make_plan([OffsetRange(0, 0, 10)], topic=FIRST))
+    asked = TransferSettings(NEXT, tmp_path, KafkaSettings("127.0.0.1:1"))
+    assert settings_of_all(asked, choice).partitionby == (("class",) if is_begun_like_them else None)
+
+
+def test_a_pattern_takes_no_topic_again_that_is_there_under_another_name(tmp_path: Path) -> None:
+    make_ledger(tmp_path / "alerts", make_plan([OffsetRange(0, 0, 10)], topic=FIRST))
+    choice = joining(TopicChoice((), ("ftransfer_ztf_*",)), tmp_path)
+    assert choice.of([FIRST, NEXT]) == (NEXT,), "each of its alerts would be there twice"
+    assert choice.left_out == {FIRST: tmp_path / "alerts"}
+    with pytest.raises(LedgerError, match="already"):
+        joining(TopicChoice((FIRST, NEXT)), tmp_path)

@@ -242,6 +242,7 @@ def test_files_that_are_missing_or_markers_that_are_damaged_are_said_and_the_res
     next((tmp_path / "alerts").rglob("*.parquet")).unlink()
     page = made("alerts", tmp_path)
     assert "missing or changed, such as alerts/class=" in left_out(page)["positions"]
+    assert re.search(r'id="state">failed<', page), "who looks at its head takes it for complete"
     assert str(tmp_path) not in page
     ledger.marker_path(plan.ranges[1]).write_text("{}")
     assert re.search(r'id="damaged"><b>1</b>', made("alerts", tmp_path))
