@@ -20,12 +20,12 @@ from fink_dask.kafka.confluent import (
     is_transient,
 )
 from fink_dask.kafka.connection import Connection, in_background, open_glimpse
-from fink_dask.kafka.doubts import Doubts
 from fink_dask.kafka.inspect import UNKNOWN_ID, ask_topic_id
 from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import Interval, OffsetRange
 from fink_dask.kafka.partition_queue import PartitionQueue, UnfitQueueError, proof
 from fink_dask.kafka.records import MAX_BATCH_RECORDS, RecordAccumulator
+from fink_dask.kafka.silence import Silence
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class RangeReader:
         self.lost: list[Interval] = []
         #: Whether it may ask for records; it may not as long as the line is full of what others have asked for.
         self.has_room = False
-        self._doubts = Doubts(connection, topic, offset_range)
+        self._silence = Silence(connection, topic, offset_range)
         self._taken = self._taken_bytes = 0
         self._before = self._stated = connection.arrived
         #: What the connection had consumed before.
@@ -185,9 +185,9 @@ class RangeReader:
             if has_moved:
                 self._moved = self._heard = time.monotonic()
                 self._connection.errors.forget()
-                self._doubts.hear()
-            is_in_doubt = self._doubts.is_before_the_plan or not has_moved
-            if is_in_doubt and (offset := self._doubts.look(self.position)) is not None:
+                self._silence.hear()
+            is_in_doubt = self._silence.is_before_the_plan or not has_moved
+            if is_in_doubt and (offset := self._silence.look(self.position)) is not None:
                 self._begin_again(offset)
             if not has_moved:
                 self._look_around()
@@ -259,7 +259,7 @@ class RangeReader:
             slept = came - asked - _POLL_S
             kept = time.monotonic() - came + (slept if slept > _ASLEEP_S else 0)
             self._heard, self._moved = self._heard + kept, self._moved + kept
-            self._doubts.rest(kept)
+            self._silence.rest(kept)
             if found is None:
                 self._waits_since += kept
         if found and self._waits_since is not None:
@@ -307,7 +307,7 @@ class RangeReader:
         self._taken_before = (self._connection.taken, self._connection.taken_bytes)
         self._before = self._stated = self._connection.arrived
         self._heard = self._moved = time.monotonic()
-        self._doubts = Doubts(self._connection, self._topic, self._range)
+        self._silence = Silence(self._connection, self._topic, self._range)
         self._assign()
 
     def _note_response(self, waited_s: float) -> None:
@@ -337,10 +337,10 @@ class RangeReader:
         place = self._topic, self._range.partition
         if 0 <= before.next_offsets.get(place, -1) < stated.next_offsets.get(place, -1):
             self._heard = self._moved = now
-            self._doubts.hear()
+            self._silence.hear()
         self._line.settle(self, stated.wire_bytes - self._before.wire_bytes)
         crowded_s = _CROWDED_LATER_S if self._connection.taken_bytes else _CROWDED_S
-        if stated.timeouts > before.timeouts and self._doubts.answered_s > crowded_s:
+        if stated.timeouts > before.timeouts and self._silence.answered_s > crowded_s:
             self._line.crowded()
             words = "Kafka answers, but no records came within a minute: too many are asked for at once for this line"
             raise CrowdedLineError(f"{words}; {self._what_came()}", *self._here)
@@ -357,7 +357,7 @@ class RangeReader:
             time.sleep(min(left, _POLL_S))
         # It is this side that has not asked.
         self._heard = self._moved = time.monotonic()
-        self._doubts.rest(seconds)
+        self._silence.rest(seconds)
 
     def _account(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Move past what came; return the records that are of this range and were not seen before."""
@@ -401,7 +401,7 @@ class RangeReader:
         self._queue = self._connection.assign(
             self._topic, self._range.partition, self.position, self._size_bytes >= QUEUE_BYTES
         )
-        self._doubts.is_off_the_log = False
+        self._silence.is_off_the_log = False
 
     def _advance(self, offset: int) -> bool:
         """Move past a record; False for one that is not of this range or was seen before."""
@@ -430,9 +430,9 @@ class RangeReader:
             # https://github.com/confluentinc/librdkafka/issues/4844
             self._skip_to(offset)
             # When it was planned, the partition went on: it was truncated or made anew, even if records come again.
-            self._doubts.is_before_the_plan = self.position < self._range.end
+            self._silence.is_before_the_plan = self.position < self._range.end
         elif code in _OFF_THE_LOG:
-            self._doubts.is_off_the_log = True
+            self._silence.is_off_the_log = True
         elif code == KafkaError._LOG_TRUNCATION:
             words = f"use another {parameter('outdir')}, or {parameter('restart', True)}"
             raise BrokerError(f"truncated by an unclean leader election: {words}", *self._here)
@@ -458,7 +458,7 @@ class RangeReader:
         if errors.fatal is not None and silence_s > _REFUSED_S:
             raise broker_error(errors.fatal, *self._here)
         limit_s = self._settings.reconnect_timeout_s
-        is_coming = errors.last is None and self._doubts.unanswered_s < max(limit_s, _ASKED_S)
+        is_coming = errors.last is None and self._silence.unanswered_s < max(limit_s, _ASKED_S)
         if silence_s > (max(limit_s, _OVERDUE_S) if is_coming else limit_s):
             reason = in_words(errors.last) if errors.last is not None else "no error was reported"
             words = f"nothing came for {limit_s:g} s ({reason}); {self._what_came()}"

@@ -141,9 +141,9 @@ def test_a_response_that_is_given_up_says_that_the_line_is_crowded_only_where_qu
     line = Line(4)
     ranges = reader(line)
     if answers_s is not None:
-        monkeypatch.setattr(ranges._doubts, "_ask", lambda: Watermarks(0, 1000))
+        monkeypatch.setattr(ranges._silence, "_ask", lambda: Watermarks(0, 1000))
         now += 131.0 - answers_s
-        wait_for(lambda: ranges._doubts.look(100) or ranges._doubts.answered_s or ranges._doubts._answered, "that")
+        wait_for(lambda: ranges._silence.look(100) or ranges._silence.answered_s or ranges._silence._answered, "that")
     now = 1131.0
     ranges._connection.taken_bytes = taken_bytes
     ranges._connection.arrived = Arrived(timeouts=1)
@@ -237,7 +237,7 @@ def test_a_line_that_is_broken_is_given_up_as_told_and_one_that_answers_is_not(
     ranges._settings = KafkaSettings("127.0.0.1:1", reconnect_timeout_s=5)
     ranges._connection.errors = Errors()
     ranges._connection.errors.last = KafkaError(KafkaError._TRANSPORT) if is_broken else None
-    ranges._moved, ranges._doubts._heard = 1000.0 - silent_s, 1000.0 - unanswered_s
+    ranges._moved, ranges._silence._heard = 1000.0 - silent_s, 1000.0 - unanswered_s
     with pytest.raises(BrokerUnavailableError) if is_given_up else nullcontext():
         ranges._check_silence()
 
@@ -250,7 +250,7 @@ def test_credentials_that_are_refused_for_long_are_not_tried_for_as_long_as_a_li
     ranges = reader()
     ranges._connection.errors = Errors()
     ranges._connection.errors.fatal = KafkaError(KafkaError._AUTHENTICATION)
-    ranges._moved = ranges._doubts._heard = 1000.0 - silent_s
+    ranges._moved = ranges._silence._heard = 1000.0 - silent_s
     with pytest.raises(BrokerError) if is_given_up else nullcontext():
         ranges._check_silence()
 

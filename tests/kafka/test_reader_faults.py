@@ -306,14 +306,14 @@ def test_a_stop_is_obeyed_although_kafka_is_silent(
         batches = reader.batches(10, 10**9)
         next(batches)
         broker.pause()
-        ask = reader._doubts._ask
+        ask = reader._silence._ask
 
         def ask_and_stop() -> Watermarks | BrokerError:
             stop.set()
             return ask()
 
         # In the middle of what the reader does when it has heard nothing for a while; it would wait for an answer.
-        monkeypatch.setattr(reader._doubts, "_ask", ask_and_stop)
+        monkeypatch.setattr(reader._silence, "_ask", ask_and_stop)
         try:
             with pytest.raises(InterruptedTransferError):
                 list(batches)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _LOOK_S, _STOPPED_LOOK_S = 2.0, 0.2
 
 
-class Doubts:
+class Silence:
     """Asks what a partition holds while nothing comes of it, and tells what follows.
 
     The question goes over a connection of its own, and the reading goes on. What follows from the answer is told in the

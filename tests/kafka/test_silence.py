@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError
-from fink_dask.kafka import doubts as doubts_module
+from fink_dask.kafka import silence as silence_module
 from fink_dask.kafka.confluent import SURE_S
-from fink_dask.kafka.doubts import Doubts
 from fink_dask.kafka.offsets import OffsetRange, Watermarks
+from fink_dask.kafka.silence import Silence
 from tests.harness.oracle import wait_for
 
 
@@ -24,10 +24,10 @@ class Asked:
         self.count = 0
         self.answer: Any = Watermarks(0, 1000)
         self._may_answer = threading.Event()
-        monkeypatch.setattr(doubts_module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(silence_module.time, "monotonic", lambda: self.now)
         connection: Any = SimpleNamespace(admin=None)
-        self.doubts = Doubts(connection, "topic", OffsetRange(3, 100, 200))
-        monkeypatch.setattr(self.doubts, "_ask", self._ask)
+        self.silence = Silence(connection, "topic", OffsetRange(3, 100, 200))
+        monkeypatch.setattr(self.silence, "_ask", self._ask)
 
     def _ask(self) -> Any:
         self.count += 1
@@ -36,13 +36,13 @@ class Asked:
 
     def look(self, seconds: float = 3.0, position: int = 100) -> int | None:
         self.now += seconds
-        return self.doubts.look(position)
+        return self.silence.look(position)
 
     def hear_answer(self, position: int = 100) -> int | None:
         """Have a question asked that is answered, and take the answer."""
         self.look(position=position)
         self._may_answer.set()
-        question = self.doubts._question
+        question = self.silence._question
         assert question is not None
         wait_for(question.done, "the answer")
         return self.look(position=position)
@@ -56,11 +56,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 def test_questions_to_a_kafka_that_is_away_do_not_pile_up_however_often_records_come_in_between(asked: Asked) -> None:
     for _ in range(50):
         asked.look()
-        asked.doubts.hear()
+        asked.silence.hear()
     wait_for(lambda: asked.count, "the question")
     assert asked.count == 1
     asked.hear_answer()
-    assert asked.doubts.answered_s == 0, "what was true before records came says nothing of what is true now"
+    assert asked.silence.answered_s == 0, "what was true before records came says nothing of what is true now"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_questions_to_a_kafka_that_is_away_do_not_pile_up_however_often_records_
 def test_a_head_is_gone_only_where_librdkafka_has_found_nothing_there(
     asked: Asked, low: int, is_off_the_log: bool, expected: int | None
 ) -> None:
-    asked.doubts.is_off_the_log = is_off_the_log
+    asked.silence.is_off_the_log = is_off_the_log
     asked.answer = Watermarks(low, 1000)
     assert asked.hear_answer() == expected
 
@@ -100,4 +100,4 @@ def test_no_answer_says_nothing(asked: Asked) -> None:
     for _ in range(3):
         assert asked.hear_answer() is None
         asked.now += SURE_S
-    assert asked.doubts.answered_s == 0
+    assert asked.silence.answered_s == 0
