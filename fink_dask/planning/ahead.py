@@ -41,9 +41,8 @@ class FirstLook:
         self.inspector = inspector
         # The most alerts that are wanted.
         self._limit = limit
-        self._has_failed = False
         described = inspector.ask_ahead(choice.of)
-        self._is_large: Future[bool] = in_background(lambda: self._find(described))
+        self._is_large: Future[bool | None] = in_background(lambda: self._find(described))
 
     def when_large(self, do: Callable[[], object]) -> None:
         """Do something, in another thread, once it is known that there is too much for this process."""
@@ -52,9 +51,10 @@ class FirstLook:
     @property
     def may_be_small(self) -> bool:
         """Whether it is not known that there is too much for this process, nor that there is no answer."""
-        return not (self._is_large.done() and self._is_large.result()) and not self._has_failed
+        return not self._is_large.done() or self._is_large.result() is False
 
-    def _find(self, described: Future[list[TopicDescription]]) -> bool:
+    def _find(self, described: Future[list[TopicDescription]]) -> bool | None:
+        """Find out whether there is too much; None where there is no answer."""
         try:
             alerts, size = 0, 0.0
             for each in described.result():
@@ -63,8 +63,7 @@ class FirstLook:
             wanted = alerts if self._limit is None else min(alerts, self._limit)
             return not is_small(wanted, size * wanted / max(1, alerts))
         except FinkDaskError:  # it is said by whoever needs the answer
-            self._has_failed = True
-            return False
+            return None
 
 
 @contextmanager
