@@ -261,13 +261,12 @@ def joining(choice: TopicChoice, outdir: Path) -> TopicChoice:
             topic = ledger.begun_with().topic
             if topic not in others and not holds_predictions(name):
                 elsewhere[topic] = ledger.outdir
-    for topic in choice.names:
-        if others and holds_predictions(topic) and choice.is_one:
-            words = f"{outdir} holds the datasets of other topics, and predictions are joined with their alerts alone"
-            raise LedgerError(f"{words}: choose another {parameter('outdir')}", topic)
-        if topic in elsewhere:
-            words = f"{outdir} has this topic already, as {elsewhere[topic]}"
-            raise LedgerError(f"{words}: give that as {parameter('outdir')}", topic)
+    if others and choice.is_one and holds_predictions(choice.names[0]):
+        words = f"{outdir} holds the datasets of other topics, and predictions are joined with their alerts alone"
+        raise LedgerError(f"{words}: choose another {parameter('outdir')}", choice.names[0])
+    if there := next((topic for topic in choice.names if topic in elsewhere), None):
+        words = f"{outdir} has this topic already, as {elsewhere[there]}"
+        raise LedgerError(f"{words}: give that as {parameter('outdir')}", there)
     if choice.is_several:
         return replace(choice, elsewhere=elsewhere)
     return replace(choice, joins=bool(others))
