@@ -65,10 +65,8 @@ def _list(datasets: Mapping[str, Ledger], as_json: bool) -> int:
         for _, file in found:
             click.echo(file.path)
         return int(bool(failures))
-    how = {"state": "failed", "error": "; ".join(failures)} if failures else {}
     print_json(
         {
-            **how,
             "files": [
                 {
                     "path": file.path,
@@ -79,7 +77,8 @@ def _list(datasets: Mapping[str, Ledger], as_json: bool) -> int:
                 }
                 for marker, file in found
             ],
-        }
+        },
+        failures,
     )
     return int(bool(failures))
 

@@ -63,10 +63,11 @@ def expect_json() -> None:
     _Run.is_json = True
 
 
-def print_json(content: Mapping[str, Any]) -> None:
-    """Print the one object of a command."""
+def print_json(content: Mapping[str, Any], failures: Sequence[str] = ()) -> None:
+    """Print the one object of a command; `failures` say what went wrong beside what it has."""
     _Run.has_printed = True
-    click.echo(json.dumps(jsonable({"command": _Run.command, "state": "complete", "error": None, **content})))
+    how = {"state": "failed", "error": "; ".join(failures)} if failures else {"state": "complete", "error": None}
+    click.echo(json.dumps(jsonable({"command": _Run.command, **how, **content})))
 
 
 def jsonable(value: Any) -> Any:

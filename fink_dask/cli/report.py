@@ -84,8 +84,7 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...], as
         print_failure("; ".join(failures))
         return 1
     if as_json:
-        how = {"state": "failed", "error": "; ".join(failures)} if failures else {}
-        print_json({**how, "report": str(output), "bytes": size})
+        print_json({"report": str(output), "bytes": size}, failures)
     else:
         say(f"{output}: {decimal(size)}")
     if opens and not webbrowser.open(output.resolve().as_uri()):
