@@ -124,17 +124,24 @@ def run_apart(work: Callable[[threading.Event], Result]) -> Result:
     `work`: takes an event that is set when a signal asks to stop; its end is then waited for.
     Raises KeyboardInterrupt if it was asked to stop, once it has.
     """
-    from concurrent.futures import ThreadPoolExecutor, wait
+    from concurrent.futures import ThreadPoolExecutor
 
-    stop = threading.Event()
+    stop, working = threading.Event(), threading.Lock()
+
+    def apart() -> Result:
+        with working:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            return work(stop)
+
     with ThreadPoolExecutor(1) as thread:
-        working = thread.submit(work, stop)
         try:
-            return working.result()
+            return thread.submit(apart).result()
         except KeyboardInterrupt:
+            # A signal may come while the thread starts: the pool does not know of it yet, so would not wait for it.
             stop.set()
-            wait([working])
-            raise
+            with working:
+                raise
 
 
 @contextmanager

@@ -72,6 +72,35 @@ def test_a_signal_that_python_drops_while_it_collects_garbage_stops_in_good_orde
     assert len(done.stderr.splitlines()) == 1
 
 
+_START = """
+import os, signal, threading
+import fink_dask.cli.main as main
+from fink_dask.cli.stopped import run_apart
+
+def start(thread, start=threading.Thread.start):
+    start(thread)
+    if thread.name.startswith("ThreadPool"):
+        os.kill(os.getpid(), signal.SIGINT)
+
+def publish(stop):
+    while not stop.wait(0.01):
+        pass
+
+@main.cli.command("fill")
+def fill():
+    threading.Thread.start = start
+    run_apart(publish)
+
+main.main(["fill"])
+"""
+
+
+def test_a_signal_while_the_thread_of_a_demo_starts_stops_it_in_good_order() -> None:
+    done = subprocess.run([sys.executable, "-c", _START], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 130
+    assert len(done.stderr.splitlines()) == 1, "it went on publishing until it was ended after eight seconds"
+
+
 _TWICE = """
 import os, signal, time
 import fink_dask.cli.main as main
