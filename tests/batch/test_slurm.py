@@ -278,6 +278,35 @@ def test_jobs_write_to_an_object_store_whose_credentials_are_in_no_script_and_no
     assert "nothing new" in log.read_text()
 
 
+@pytest.mark.timeout(600)
+def test_a_dataset_is_repaired_and_compacted_by_jobs_one_of_which_is_cancelled(
+    slurm: Slurm, settings: dict[str, str], kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    """As with a transfer: another job takes the place of the one that is gone, and no alert is lost or there twice."""
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 12_000, partitions=6)
+    outdir, compacted = tmp_path / "out", tmp_path / "compacted"
+    assert run_cli(*transfer_arguments(kafka, topic_name, outdir)).returncode == 0
+    files = sorted(outdir.rglob("*.parquet"))
+    for file in files[::2]:
+        file.unlink()
+    files[1].write_bytes(files[1].read_bytes()[:-100])
+    address = ("--bootstrap-servers", kafka.bootstrap_servers)
+    for command in (
+        ("repair", str(outdir), *address),
+        ("compact", str(outdir), str(compacted), "--file-size", "100KiB"),
+    ):
+        with Started((*command, *JOB, "--jobs", "2"), settings) as started:
+            started.wait_until(lambda: bool(slurm.jobs("RUNNING")), "a job")
+            cancelled = slurm.jobs("RUNNING")[0]
+            slurm.run("scancel", cancelled)
+            _, err = started.finish()
+        assert f"job {cancelled}: CANCELLED" in err
+        wait_for(lambda: gone(slurm), "the jobs to be cancelled")
+        assert_exactly_once(outdir, oracle.values)
+    assert_exactly_once(compacted, oracle.values)
+    assert len(list(compacted.rglob("*.parquet"))) > 1, "of one group, one job would have been enough"
+
+
 def test_a_dry_run_prints_the_job_script_without_keys_and_submits_nothing(
     slurm: Slurm, settings: dict[str, str], kafka: Any, small_topic: str, tmp_path: Path
 ) -> None:
