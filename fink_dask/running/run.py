@@ -31,7 +31,7 @@ from fink_dask.progress.profile import Profile, profile_of
 from fink_dask.progress.tally import Progress
 from fink_dask.ranges.work import Work
 from fink_dask.running.scheduling import run_ranges
-from fink_dask.settings import FollowSettings, TransferSettings
+from fink_dask.settings import FollowSettings, TransferSettings, has_sasl
 from fink_dask.units import pluralize
 
 
@@ -147,11 +147,11 @@ def _run_topics(
             wait_for_topics(settings, choice, inspector, progress)
             if settings.follow is None and chosen.is_here:  # else it may be hours until there is anything to do
                 if look is None:
-                    workers.start_soon()
+                    workers.start_soon(is_let_in=not has_sasl(settings.kafka.security.protocol))
                 else:
                     look.when_large(workers.start_soon)
                     if look.may_be_small:
-                        workers.connect_here()
+                        look.when_let_in(workers.connect_here, settings.kafka.security)
             finder = Finder(choice, topics.make, is_patient=settings.follow is not None)
             _begin(topics, finder, inspector, settings.follow)
             if topics.open:
