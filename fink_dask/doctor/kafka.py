@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from fink_dask.doctor.machine import Check
-from fink_dask.errors import BrokerError, FinkDaskError, SettingsError
+from fink_dask.errors import BrokerError, FinkDaskError, SettingsError, option
 from fink_dask.kafka.credentials import OF_BOTH, Credentials, find_credentials, is_open_to_others, need_a_survey
 from fink_dask.kafka.inspect import open_inspector
 from fink_dask.kafka.offsets import OffsetRange
@@ -90,10 +90,15 @@ def check_kafka(settings: KafkaSettings, topic: str | None) -> KafkaChecks:
     except SettingsError as error:
         return KafkaChecks((Check("topic", "fail", str(error), "fink-dask topics"),))
     except BrokerError as error:
-        advice = "check the servers, --security-protocol and the password, and that no firewall blocks the way"
-        return KafkaChecks((Check("broker", "fail", str(error), advice),))
+        return KafkaChecks((Check("broker", "fail", str(error), _advice(error)),))
     line = _measure(settings, [named] if named is not None and named.offsets else found)
     return KafkaChecks((*_check_topics(settings, found, named), _check_line(line)), line)
+
+
+def _advice(error: BrokerError) -> str:
+    """Say what to check: the options that the error names, or how the way there is barred where it names none."""
+    named = [option(name, "") for name in error.parameters]
+    return f"check {' and '.join(named or [option('bootstrap_servers', ''), 'that no firewall blocks the way'])}"
 
 
 def _measure(settings: KafkaSettings, topics: Sequence[TopicOverview]) -> LineSpeed:

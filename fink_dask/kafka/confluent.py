@@ -45,6 +45,7 @@ __all__ = [
     "client_library",
     "in_words",
     "is_of_groups",
+    "is_of_protocol",
     "is_refusal",
     "is_transient",
     "librdkafka_version",
@@ -53,12 +54,17 @@ __all__ = [
 log = logging.getLogger(__name__)
 _librdkafka_log = logging.getLogger("fink_dask.kafka.librdkafka")
 
+_WRONG_CREDENTIALS = (
+    f"the broker refused the credentials: check {parameter('username')}, and the password "
+    + f"({parameter('password_file')})"
+)
 #: No retry helps against these: the user has to change something.
 _FATAL = {
-    KafkaError._AUTHENTICATION: "the broker refused the credentials",
-    KafkaError.SASL_AUTHENTICATION_FAILED: "the broker refused the credentials",
+    KafkaError._AUTHENTICATION: _WRONG_CREDENTIALS,
+    KafkaError.SASL_AUTHENTICATION_FAILED: _WRONG_CREDENTIALS,
     KafkaError._SSL: (
-        "TLS with the broker failed: a wrong --ssl-ca-file, or a certificate that is expired, foreign or another host's"
+        f"TLS with the broker failed: a wrong {parameter('ssl_ca_file')}, or a certificate that is expired, foreign or "
+        "another host's"
     ),
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "these credentials may not use it",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "these credentials may not use the consumer group",
@@ -72,6 +78,13 @@ _NO_SUCH_CLIENT = (
     *("invalid_client", "invalid_grant", "invalid_request", "invalid_scope", "unauthorized_client"),
     "unsupported_grant_type",
 )
+
+#: What librdkafka says where a password was not even looked at: what the broker, or the line, said to its mechanism.
+_HANDSHAKE = re.compile(r"mechanism handshake failed: ((?:Local|Broker): [^:]*)")
+_NOBODY_IS_ASKED = "Broker: Request not valid in current SASL state"
+
+#: How librdkafka says, in its log alone, that a connection was closed, in which protocol, and how far it had come.
+_CLOSED = re.compile(r"(?:\b(ssl|sasl_plaintext|sasl_ssl)://)?[^/\s]+/\w+: .*\bDisconnected\b.* in state (\w+)")
 
 #: How librdkafka says that a name stands for no address.
 _UNRESOLVED = re.compile(r"resolve '([^']+?)(?::\d+)?'")
@@ -128,7 +141,7 @@ class Errors:
     def __init__(self) -> None:
         self.last: KafkaError | None = None
         self.fatal: KafkaError | None = None
-        #: Whether there ever was an answer to a question.
+        #: Whether there ever was an answer to a question, or a broker has let us in.
         self.has_answered = False
         self._first_at = self._last_at = self._fatal_at = 0.0
 
@@ -138,7 +151,17 @@ class Errors:
 
     def accepted(self) -> None:
         """Take note that a broker has let us in since: what an earlier connection was refused for has passed."""
-        self.fatal = None
+        self.fatal, self.has_answered = None, True
+
+    def log(self, level: int, form: str, *words: str) -> None:
+        """Take a line of the log: a broker that hangs up on who comes the wrong way is no error to librdkafka.
+
+        From one that has answered before, it means that the broker goes away.
+        """
+        _librdkafka_log.log(level, form, *words)
+        closed = KafkaError(KafkaError._TRANSPORT, words[-1])
+        if level < logging.ERROR and not self.has_answered and is_of_protocol(closed):
+            self(closed)
 
     def refusal_since(self, began: float) -> KafkaError | None:
         """Return what was refused for good, if that was after a moment on the clock of `time.monotonic`."""
@@ -173,14 +196,19 @@ def is_of_groups(message: Message) -> bool:
 
 def is_transient(error: KafkaError) -> bool:
     """Tell whether the same request may succeed a little later."""
-    return bool(error.retriable()) or error.code() in _PASSING
+    return bool(error.retriable()) or error.code() in _PASSING or _was_cut(error)
 
 
 def is_refusal(error: KafkaError) -> bool:
     """Tell whether no retry helps against an error."""
     if _NO_TOKEN in error.str():  # librdkafka asks again: the server may be away, or broken, for a while
         return any(answer in error.str() for answer in _NO_SUCH_CLIENT)
-    return error.code() in _FATAL
+    return error.code() in _FATAL and not _was_cut(error)
+
+
+def is_of_protocol(error: KafkaError) -> bool:
+    """Tell whether what is there was reached, and most likely speaks another protocol."""
+    return _other_protocol(error.code(), error.str()) is not None
 
 
 def broker_error(
@@ -189,7 +217,7 @@ def broker_error(
     """Say a KafkaError in one line; one that may pass is a `BrokerUnavailableError`."""
     kind = BrokerUnavailableError if is_transient(error) else BrokerError
     detail = in_words(error)
-    meaning = None if _NO_TOKEN in error.str() else _FATAL.get(error.code())
+    meaning = None if _NO_TOKEN in error.str() or _was_cut(error) else _refusal(error)
     return kind(f"{meaning} ({detail})" if meaning else detail, topic, partition, offset)
 
 
@@ -214,10 +242,46 @@ def in_words(error: KafkaError) -> str:
         return f"the identity server gave no token: {said.removeprefix(_NO_TOKEN)}"
     if error.code() == KafkaError._RESOLVE and (found := _UNRESOLVED.search(said)):
         return f"can't find {found[1]}: is this machine online, and the name right?"
+    return _other_protocol(error.code(), said) or said
+
+
+def _was_cut(error: KafkaError) -> bool:
+    """Tell whether what looks like a refusal of a password is a line that was cut before the broker had said a word."""
+    return (found := _HANDSHAKE.search(error.str())) is not None and found[1].startswith("Local")
+
+
+def _other_protocol(code: int, said: str) -> str | None:
+    """Say which protocol is most likely wanted, by that of a closed connection and how far it had come."""
     # The first letters of what a web server says, or of a TLS alert, are taken for the size of a response.
-    if error.code() == KafkaError._BAD_MSG and "APIVERSION_QUERY" in said:
+    if code == KafkaError._BAD_MSG and "APIVERSION_QUERY" in said:
         return f"what answers there is not Kafka, or wants another {parameter('security_protocol')}: check the port"
-    return said
+    found = _CLOSED.search(said)
+    if found is None:
+        return None
+    protocol, state = (found[1] or "plaintext").upper(), found[2]
+    off = "unless what it leads to is off"
+    if state == "UP" and not has_sasl(protocol):
+        others = parameter("security_protocol", "SASL_SSL" if has_tls(protocol) else "SASL_PLAINTEXT")
+        return f"it hangs up on who does not say who they are: most likely it wants {others}, a user name and password"
+    if state == "APIVERSION_QUERY" and not has_tls(protocol):
+        others = parameter("security_protocol", "SASL_SSL" if has_sasl(protocol) else "SSL")
+        other = "" if has_sasl(protocol) else ", or SASL_SSL with a user name and password"
+        return f"it hangs up on what is not encrypted: most likely it wants {others}{other}, {off}"
+    if state == "SSL_HANDSHAKE":
+        others = parameter("security_protocol", "SASL_PLAINTEXT" if has_sasl(protocol) else "PLAINTEXT")
+        return f"it hangs up where TLS begins: most likely it has none, and wants {others}, {off}"
+    return None
+
+
+def _refusal(error: KafkaError) -> str | None:
+    """Say what is refused; of who we are, whether the broker has looked at the password at all."""
+    found = _HANDSHAKE.search(error.str())
+    if found is None:
+        return _FATAL.get(error.code())
+    if found[1] == _NOBODY_IS_ASKED:
+        plain = parameter("security_protocol", "SSL" if "sasl_ssl://" in error.str() else "PLAINTEXT")
+        return f"the broker asks nobody here who they are, and has not looked at the password: give {plain}"
+    return f"the broker does not take this {parameter('sasl_mechanism')}, and has not looked at the password"
 
 
 def client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
@@ -235,7 +299,7 @@ def client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
         "socket.nagle.disable": True,
         "security.protocol": settings.security.protocol,
         "error_cb": errors,
-        "logger": _librdkafka_log,
+        "logger": errors,
     }
     security = settings.security
     if has_sasl(security.protocol):

@@ -30,6 +30,7 @@ from fink_dask.kafka.confluent import (
     broker_error,
     client_config,
     in_words,
+    is_of_protocol,
     is_refusal,
     is_transient,
 )
@@ -51,8 +52,8 @@ _LOOK_S = 0.1
 #: the broker that this names, in three round trips each, or eight with TLS and SASL; behind two satellites each takes a
 #: second.
 _UNREACHED_S, _UNREACHED_SECURED_S = 12.0, 24.0
-#: The same where a broker has refused for good, as it may still be starting.
-_REFUSED_S = 1.0
+#: The same where a broker has refused for good, as it may still be starting; and where it speaks another protocol.
+_REFUSED_S, _FOREIGN_S = 1.0, 3.0
 #: What librdkafka says where a question got no answer.
 _SILENT = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
 #: What is asked for at once where a few records are enough; a batch that is larger still comes.
@@ -481,6 +482,8 @@ class _Wait:
         is_plain = self._settings.security.protocol == "PLAINTEXT"
         unreached_s = min(_UNREACHED_S if is_plain else _UNREACHED_SECURED_S, self._settings.request_timeout_s)
         bound_s = _REFUSED_S if fatal is not None else unreached_s
+        if fatal is None and is_of_protocol(last) and not self._errors.has_answered:
+            bound_s = min(_FOREIGN_S, unreached_s)
         return (fatal or last) if self._errors.lasts(time.monotonic(), self._began) > bound_s else None
 
     def _no_answer(self, reason: KafkaError) -> BrokerUnavailableError:

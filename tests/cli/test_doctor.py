@@ -135,6 +135,9 @@ def test_the_password_is_tried_and_a_wrong_one_fails(secure: SecureKafka) -> Non
     assert f"accepts the password of {USER}" in found["broker"]["found"]
     wrong = doctor(*arguments, code=1, FINK_DASK_PASSWORD="wrong")
     assert "the broker refused the credentials" in wrong["broker"]["found"]
+    assert wrong["broker"]["advice"] == "check --username and --password-file"
+    unasked = doctor("--servers", secure.broker.address("SASL"), code=1)
+    assert unasked["broker"]["advice"] == "check --security-protocol"
 
 
 @pytest.mark.parametrize(

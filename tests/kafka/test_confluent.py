@@ -24,6 +24,7 @@ from tests.harness.oracle import wait_for
 
 SERVERS = "127.0.0.1:1"
 SETTINGS = KafkaSettings(SERVERS, request_timeout_s=0.3)
+REFUSED = "the broker refused the credentials: check --username, and the password (--password-file)"
 
 
 class SilentClient:
@@ -83,8 +84,8 @@ def ask_of(question: Question, *said: KafkaError) -> Any:
 @pytest.mark.parametrize(
     ("code", "meaning"),
     [
-        (KafkaError._AUTHENTICATION, "the broker refused the credentials"),
-        (KafkaError.SASL_AUTHENTICATION_FAILED, "the broker refused the credentials"),
+        (KafkaError._AUTHENTICATION, REFUSED),
+        (KafkaError.SASL_AUTHENTICATION_FAILED, REFUSED),
         (
             KafkaError._SSL,
             "TLS with the broker failed: a wrong --ssl-ca-file, or a certificate that is expired, foreign or another "
@@ -99,10 +100,31 @@ def test_wrong_credentials_are_said_at_once_and_not_as_a_broker_that_is_away(
 ) -> None:
     refusal = KafkaError(code, "SASL\nfailed")
     question = fail_with(code, "SASL\nfailed") if told_by == "answer" else fail_with(KafkaError._TRANSPORT)
-    with pytest.raises(BrokerError, match=meaning) as caught:
+    with pytest.raises(BrokerError, match=re.escape(meaning)) as caught:
         ask_of(question, *([refusal] if told_by == "callback" else []))
     assert str(caught.value) == f"topic: {meaning} (SASL failed)"
     assert not caught.value.transient
+
+
+def test_a_line_that_is_cut_as_the_mechanism_is_agreed_on_is_no_refusal_of_the_password() -> None:
+    said = "a:1/bootstrap: SASL SCRAM-SHA-512 mechanism handshake failed: {}: broker's supported mechanisms: (n/a)"
+    cut = KafkaError(KafkaError._AUTHENTICATION, said.format("Local: Broker transport failure"))
+    with pytest.raises(BrokerUnavailableError) as caught:
+        ask_of(fail_with(KafkaError._TRANSPORT), cut)
+    assert "credentials" not in str(caught.value)
+    with pytest.raises(BrokerError, match="--sasl-mechanism"):
+        ask_of(fail_with(KafkaError._AUTHENTICATION, said.format("Broker: Unsupported SASL mechanism")))
+
+
+def test_a_broker_that_has_answered_and_hangs_up_goes_away_and_wants_no_other_protocol() -> None:
+    errors = Errors()
+    closed = "127.0.0.1:1/1: Disconnected: connection closed by peer (after 5ms in state UP)"
+    errors.has_answered = True
+    errors.log(20, "%s [%s] %s", "FAIL", "client", closed)
+    assert errors.last is None
+    errors.has_answered = False
+    errors.log(20, "%s [%s] %s", "FAIL", "client", closed)
+    assert errors.last is not None
 
 
 def test_a_refusal_is_not_asked_again() -> None:
