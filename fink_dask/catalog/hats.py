@@ -29,7 +29,7 @@ from fink_dask.catalog.form import find_form, left_out
 from fink_dask.catalog.gather import FILE_BYTES, Movers, Objects, Rows
 from fink_dask.catalog.reading import Reader
 from fink_dask.dataset.formats import why_unreadable
-from fink_dask.dataset.read import Part, open_parts
+from fink_dask.dataset.read import Part, absent_from, open_parts
 from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
 from fink_dask.ledger.ledger import storage_error
 from fink_dask.ledger.outdir import check_outside
@@ -149,7 +149,10 @@ class _Export:
             whole.mkdir()
             done = self._add(parts, State(name, 0, form, None if columns is None else tuple(columns)), whole)
             if not done.objects and not done.movers:
-                raise LedgerError(f"{self._outdir} has no alert with a position: there is nothing to export")
+                raise LedgerError(
+                    f"{self._outdir} has no alert with a position: there is nothing to export"
+                    f"{absent_from(self._outdir)}"
+                )
             whole.rename(self._catalog)
             store_of(self._catalog).sync(self._catalog.parent)
         finally:

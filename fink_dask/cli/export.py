@@ -33,6 +33,10 @@ def export(
 
     with ending_in_words(f"{file} was not written"), CountBar("reading alerts", noun="alert") as bar:
         made = export_table(outdir, file.absolute(), columns, where, unique, bar.begin, bar.advance)
+    if not made.rows:
+        from fink_dask.cli.results import say_absent
+
+        say_absent(outdir, "no alert for it")
     if as_json:
         print_json({"file": str(file), "rows": made.rows, "columns": made.columns, "left_out": made.left_out})
         return 0

@@ -94,6 +94,10 @@ def _list_objects(outdir: Path, table: Path | None, as_json: bool) -> int:
 
     with CountBar("reading alerts", noun="alert") as bar:
         objects = count_alerts(outdir, bar.plan, bar.advance)
+    if not objects.num_rows:
+        from fink_dask.cli.results import say_absent
+
+        say_absent(outdir, "no object")
     shown = objects.slice(0, _SHOWN)
     if table is not None:
         _write_csv(objects, table)

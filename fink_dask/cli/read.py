@@ -73,7 +73,7 @@ def lines_of(outdir: Path, place: str, reader: str | None = None, unique: bool =
     `place`: what to call it in the lines.
     Raises LedgerError if there is no dataset, or no alert in it.
     """
-    from fink_dask.dataset.read import open_dataset
+    from fink_dask.dataset.read import absent_from, open_dataset
     from fink_dask.dataset.schema_versions import known_versions
     from fink_dask.dataset.season import TOPIC
     from fink_dask.errors import LedgerError
@@ -83,18 +83,17 @@ def lines_of(outdir: Path, place: str, reader: str | None = None, unique: bool =
     from fink_dask.store.location import check_is_local
 
     ledger, several = find_datasets(outdir)
-    if several:
-        # As one dataset, which only the ledgers can make of them.
-        schema = open_dataset(outdir).schema
-        reading = find_reading(place, schema, is_uniform=False, keys=(TOPIC,), is_unique=unique)
-        return _joined(outdir, reading_lines(reading), reader)
-    identity = ledger.plans()[-1].identity
-    if identity.outformat in RECORD_OUTFORMATS:
+    identity = None if several else ledger.plans()[-1].identity
+    if identity is not None and identity.outformat in RECORD_OUTFORMATS:
         check_is_local(ledger.outdir, f"what reads {identity.outformat.capitalize()} files")
         return f"# fastavro, which comes with fink-dask\n{record_lines(place)}"
     dataset = open_dataset(outdir)
     if next(iter(dataset.get_fragments()), None) is None:
-        raise LedgerError(f"{ledger.outdir} holds no alerts: there is nothing to read")
+        raise LedgerError(f"{ledger.outdir} holds no alerts: there is nothing to read{absent_from(outdir)}")
+    if identity is None:
+        # As one dataset, which only the ledgers can make of them.
+        reading = find_reading(place, dataset.schema, is_uniform=False, keys=(TOPIC,), is_unique=unique)
+        return _joined(outdir, reading_lines(reading), reader)
     is_uniform = len(known_versions(ledger, identity).schemas) == 1
     reading = find_reading(place, dataset.schema, is_uniform, is_unique=unique)
     return _joined(outdir, reading_lines(reading), reader)

@@ -67,6 +67,14 @@ def print_summary(
             say(f"  records that could not be decoded are in {of.path / 'quarantine'}")
 
 
+def say_absent(outdir: Path, what: str) -> None:
+    """Say why something is empty that was made of a dataset, where its alerts are elsewhere or were filtered."""
+    from fink_dask.dataset.read import absent_from
+
+    if absent := absent_from(outdir):
+        say(f"fink-dask: {outdir} has {what}{absent}", err=True)
+
+
 def print_profile(profile: Profile) -> None:
     """Print where the time of a run went."""
     phases = (("to the first batch", profile.start_seconds), ("to the last commit", profile.work_seconds))

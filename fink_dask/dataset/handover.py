@@ -77,7 +77,9 @@ def _choose(ledger: Ledger, names: Collection[str]) -> tuple[list[Marker], list[
     chosen = {marker.range: marker for name, marker in files.items() if name in wanted}
     for marker in chosen.values():
         if left := [file.path for file in marker.files if file.path not in wanted]:
-            raise SettingsError(f"{left[0]} is of the same range as others that are named: name it as well")
+            raise SettingsError(
+                f"{left[0]} is of the same range as others that are named: copy it too, and then name all of them"
+            )
     again = {before[name].range: before[name] for name in wanted & before.keys()}
     return list(again.values()), list(chosen.values())
 

@@ -18,8 +18,9 @@ from fink_dask.dataset.surveys import Fields, find_fields
 from fink_dask.dataset.unique import is_first
 from fink_dask.ledger.commit import missing_files, published
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import find_datasets, find_ledger
+from fink_dask.ledger.outdir import find_datasets, find_ledger, total_of
 from fink_dask.ledger.records import Identity, Marker
+from fink_dask.ledger.summary import absent_words, summarise
 from fink_dask.store.location import locate
 
 
@@ -95,6 +96,12 @@ def open_parts(
     """Open a dataset, or each of several topics by itself, as `open_dataset` does, or the files of some ranges."""
     ledger, several = find_datasets(locate(outdir).resolve())
     return [_open(each, is_wanted) for each in several or [ledger]]
+
+
+def absent_from(outdir: str | os.PathLike[str]) -> str:
+    """Say which alerts came and are not in a dataset, or those of several topics; see `absent_words`."""
+    ledger, several = find_datasets(locate(outdir).resolve())
+    return absent_words(total_of([summarise(each).summary for each in several or [ledger]]))
 
 
 def _open(ledger: Ledger, is_wanted: Callable[[Identity, Marker], bool]) -> Part:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from functools import cache, cached_property
@@ -19,8 +21,9 @@ from fink_dask.settings import OUTFORMATS, SURVEYS
 from fink_dask.units import pluralize
 
 #: Increased when a document's form changes so that an older fink-dask could misread it. Earlier formats are still read.
-#: Plans of format 2 have ids of 16 digits, and markers of format 2 alerts that were handed over.
-_FORMATS = {"plan": 2, "marker": 2}
+#: Plans of format 2 have ids of 16 digits, and markers of format 2 alerts that were handed over. Those of format 3 have
+#: packed intervals.
+_FORMATS = {"plan": 2, "marker": 3}
 _FIRST_FORMAT = 1
 
 #: How a document begins whose content stands in the form that is hashed: then it need not be written once more to be
@@ -48,8 +51,13 @@ _USUAL: dict[str, Any] = {
     "framing": "none",
     **dict.fromkeys(("where", "partitionby_asked", "since", "since_asked")),
 }
+#: The fields of a marker that hold intervals; more than so many are packed, which takes a tenth of the room.
+_INTERVALS = ("lost", "holes", "duplicates", "handed_over")
+_MANY = 100
+#: Bytes of what is packed, once it is unpacked: more than the largest ranges have.
+_MAX_UNPACKED = 2**24
 #: What reading JSON of unexpected types raises; an infinite number overflows.
-_MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+_MISREAD = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 class UnknownFormatError(LedgerError):
@@ -58,12 +66,19 @@ class UnknownFormatError(LedgerError):
 
 def seal(kind: str, content: dict[str, Any]) -> bytes:
     """Write `content` as a document of a kind (``plan``, ``marker``), with its checksum."""
-    is_first = kind not in _FORMATS or (kind == "marker" and "handed_over" not in content)
-    format_ = _FIRST_FORMAT if is_first else _FORMATS[kind]
     canonical = _canonical(content)
     digest = hashlib.sha256(canonical).hexdigest()
-    head = f'{{"fink_dask":"{kind}","format":{format_},"sha256":"{digest}","{kind}":'
+    head = f'{{"fink_dask":"{kind}","format":{_format_of(kind, content)},"sha256":"{digest}","{kind}":'
     return b"".join((head.encode(), canonical, b"}"))
+
+
+def _format_of(kind: str, content: Mapping[str, Any]) -> int:
+    """Choose the earliest format that has what is in a document, so that earlier versions read whatever they can."""
+    if kind != "marker":
+        return _FORMATS.get(kind, _FIRST_FORMAT)
+    if any(isinstance(content.get(name), str) for name in _INTERVALS):
+        return 3
+    return 2 if "handed_over" in content else _FIRST_FORMAT
 
 
 def unseal(kind: str, path: Path) -> dict[str, Any]:
@@ -364,6 +379,35 @@ class Plan:
             raise LedgerError(f"the ledger's plan can't be read: {error}") from error
 
 
+def _pack(intervals: Sequence[Interval], start: int) -> str | Sequence[Interval]:
+    """Write many intervals of a range that begins at `start` as gaps and lengths, which are small, and compressed."""
+    if len(intervals) <= _MANY:
+        return intervals
+    ordered = merge(intervals)
+    gaps = [first - before for (first, _), before in zip(ordered, (start, *(end for _, end in ordered)), strict=False)]
+    text = json.dumps([gaps, [end - first for first, end in ordered]], separators=(",", ":")).encode()
+    return b64encode(zlib.compress(text)).decode() if len(text) <= _MAX_UNPACKED else intervals
+
+
+def _unpack(packed: str, start: int) -> Iterator[Interval]:
+    """Read what `_pack` has written.
+
+    Raises ValueError or TypeError if it is something else.
+    """
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(b64decode(packed, validate=True), _MAX_UNPACKED)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if not unpacker.eof or unpacker.unused_data:
+        raise ValueError("packed intervals are cut short, too large, or have something behind them")
+    gaps, lengths = json.loads(text)
+    for gap, length in zip(gaps, lengths, strict=True):
+        if type(gap) is not int or type(length) is not int or gap < 0 or length < 1:
+            raise ValueError("a packed interval is none")
+        yield start + gap, (start := start + gap + length)
+
+
 @dataclass(frozen=True, slots=True)
 class Marker:
     """What a committed range holds: every offset of it is in exactly one of seven places.
@@ -450,6 +494,8 @@ class Marker:
         """Return the marker as JSON holds it."""
         content = asdict(self)
         content["range"] = [self.range.partition, self.range.start, self.range.end]
+        for name in _INTERVALS:
+            content[name] = _pack(content[name], self.range.start)
         if not self.handed_over:
             del content["handed_over"]  # markers without it are those of earlier versions
         return content
@@ -465,8 +511,10 @@ class Marker:
             values["range"] = OffsetRange(*map(int, values["range"]))
             values["files"] = tuple([DataFile(**file) for file in values["files"]])
             values["quarantine"] = None if values["quarantine"] is None else DataFile(**values["quarantine"])
-            for name in ("lost", "holes", "duplicates", "handed_over"):
-                if (intervals := values.get(name, [])) or type(intervals) is not list:
+            for name in _INTERVALS:
+                if isinstance(intervals := values.get(name, []), str):
+                    intervals = list(_unpack(intervals, values["range"].start))
+                elif intervals or type(intervals) is not list:
                     intervals = [(int(start), int(end)) for start, end in intervals]
                 values[name] = tuple(intervals)
             superseded = values.get("superseded", [])

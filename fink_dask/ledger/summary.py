@@ -16,6 +16,7 @@ from fink_dask.errors import FinkDaskError, StorageError
 from fink_dask.kafka.offsets import Interval, merge, total
 from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.records import Marker, Plan, check_types
+from fink_dask.units import pluralize
 
 #: ``complete``: every offset of the plan is in the dataset. ``partial``: finished, but records were quarantined or
 #: lost. ``failed``: it ended with an error, or the files are not what the ledger says. ``interrupted``: offsets are
@@ -96,6 +97,15 @@ class Completeness:
     def missing_offsets(self) -> int:
         """Planned offsets that are not committed."""
         return sum(total(intervals) for intervals in self.missing.values())
+
+
+def absent_words(summary: Summary) -> str:
+    """Say which alerts came and are not in a dataset, for the end of a message that something is not found there."""
+    handed_over, filtered = summary.handed_over, summary.filtered
+    parts = [f"{handed_over:,} handed over, whose files are elsewhere now"] if handed_over else []
+    parts += [f"{filtered:,} filtered by the condition of the transfer"] if filtered else []
+    came = pluralize(summary.alerts + handed_over + filtered, "alert")
+    return f" (of {came} that came: {'; '.join(parts)})" if parts else ""
 
 
 def summarise(ledger: Ledger) -> Completeness:

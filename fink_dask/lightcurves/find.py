@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 from fink_dask.avro.schema import field_type
 from fink_dask.dataset.encoding import for_pandas
 from fink_dask.dataset.formats import reading
-from fink_dask.dataset.read import open_each
+from fink_dask.dataset.read import absent_from, open_each
 from fink_dask.dataset.surveys import Fields, SurveyNames, expression
 from fink_dask.errors import SettingsError
 from fink_dask.lightcurves.points import MEASURED, points_of
@@ -146,7 +146,7 @@ def find_alerts(
     name = " or ".join(dict.fromkeys(fields.survey.names["object"] for _, fields in opened))
     raise SettingsError(
         f"{outdir} has no alert of the object {str(object_id)[:_ID_CHARS]!r}: it is named by its {name}; "
-        "fink-dask lightcurve OUTDIR lists those with the most alerts"
+        f"fink-dask lightcurve OUTDIR lists those with the most alerts{absent_from(outdir)}"
     )
 
 

@@ -39,6 +39,7 @@ BANDS = {
 #: What became of offsets, and its colour.
 PARTS = {
     "alerts": "#2b8a3e",
+    "handed over": "#8ce99a",
     "filtered": "#74c0fc",
     "absent": "#ced4da",
     "quarantined": "#f08c00",
@@ -166,13 +167,13 @@ def partitions(found: Sequence[Partition]) -> Any:
     shown = found[:MAX_PARTITIONS]
     made = _figure("partitions", 240, "partition", "offsets")
     numbers = [each.number for each in shown]
-    data = {"partition": numbers} | {part: [getattr(each, part) for each in shown] for part in PARTS}
+    data = {"partition": numbers} | {part: [getattr(each, part.replace(" ", "_")) for each in shown] for part in PARTS}
     bars = made.vbar_stack(
         list(PARTS), x="partition", width=0.85, color=list(PARTS.values()), source=data,
         line_color="#adb5bd" if len(shown) <= 50 else None, line_width=0.5,
     )  # fmt: skip
     _name(bars[0], "partitions")
-    tips = [("partition", "@partition"), *((part, f"@{part}{{0,0}}") for part in PARTS)]
+    tips = [("partition", "@partition"), *((part, f"@{{{part}}}{{0,0}}") for part in PARTS)]
     made.add_tools(HoverTool(renderers=bars[:1], tooltips=tips, mode="vline"))
     made.xaxis.ticker = BasicTicker(min_interval=1, desired_num_ticks=min(len(shown), 24), num_minor_ticks=0)
     made.xaxis.formatter = NumeralTickFormatter(format="0")

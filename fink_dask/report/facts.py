@@ -109,10 +109,11 @@ def pace_of(commits: Sequence[Commit], plans: Sequence[float], runs: Sequence[Ru
 
 @dataclass
 class Partition:
-    """What became of a partition's planned offsets; ``absent`` counts holes, duplicates, and what was handed over."""
+    """What became of a partition's planned offsets; ``absent`` counts holes and duplicates."""
 
     number: int
     alerts: int = 0
+    handed_over: int = 0
     filtered: int = 0
     absent: int = 0
     quarantined: int = 0
@@ -191,6 +192,11 @@ class Facts:
         return self.topics or (self,)
 
     @property
+    def handed_over_ranges(self) -> int:
+        """Ranges some of whose alerts were handed over."""
+        return sum(bool(marker.handed_over) for marker in self.markers)
+
+    @property
     def sizes(self) -> list[int]:
         """Bytes of each file of the dataset."""
         return list({file.path: file.size for marker in self.markers for file in marker.files}.values())
@@ -250,7 +256,8 @@ def _partitions(plans: Sequence[Plan], markers: Sequence[Marker], completeness: 
         partition = found[marker.range.partition]
         partition.alerts += marker.rows
         partition.filtered += marker.filtered
-        partition.absent += total((*marker.holes, *marker.duplicates, *marker.handed_over))
+        partition.handed_over += total(marker.handed_over)
+        partition.absent += total((*marker.holes, *marker.duplicates))
         partition.quarantined += marker.quarantined
         partition.lost += total(marker.lost)
     for number, intervals in completeness.missing.items():

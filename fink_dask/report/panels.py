@@ -21,6 +21,7 @@ from fink_dask.dataset.partitioning import NO_DAY, NULL_KEY, days_since_1970
 from fink_dask.dataset.read import open_dataset
 from fink_dask.dataset.surveys import CLASSES, Fields, find_fields
 from fink_dask.errors import FinkDaskError
+from fink_dask.ledger.summary import absent_words
 from fink_dask.report.examples import OTHER_BAND, Example, band_name, find_examples, find_objects
 from fink_dask.report.facts import Facts
 from fink_dask.report.objects import show_objects
@@ -177,7 +178,7 @@ def find_panels(facts: Facts, objects: Sequence[str] = ()) -> Panels:
             panels.fields = find_fields(dataset.schema)
             _read(facts.outdir, dataset, pieces, panels, facts.completeness.summary.alerts)
             return panels
-        words = "the dataset has no alerts"
+        words = f"the dataset has no alerts{absent_words(facts.completeness.summary)}"
     except FinkDaskError as error:
         words = str(error)
     except (OSError, pa.ArrowException) as error:

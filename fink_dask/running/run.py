@@ -18,8 +18,8 @@ from fink_dask.following.followers import Followers, Watch, look_first, wait_for
 from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.kafka.topics import TopicChoice, no_such_topics
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.outdir import check_for_several, find_ledger
-from fink_dask.ledger.summary import Summary
+from fink_dask.ledger.outdir import check_for_several, find_ledger, total_of
+from fink_dask.ledger.summary import Summary, absent_words
 from fink_dask.planning.ahead import FirstLook, is_resumed
 from fink_dask.planning.forecast import Machine
 from fink_dask.planning.predicted import is_predicted
@@ -256,7 +256,7 @@ def _transfer(
                     return
                 if not ranges and settings.follow is None:
                     if cluster is None:
-                        observe(Note(_nothing_new(settings, topics.choice)))
+                        observe(Note(_nothing_new(settings, topics)))
                     return
                 if cluster is None:
                     # Before the plan is frozen: a transfer that can't run leaves nothing to continue.
@@ -320,12 +320,16 @@ def cores_of(settings: TransferSettings, chosen: ClusterChoice) -> int:
     return min(settings.nconsumers, usable_cores()) if chosen.is_here else settings.nconsumers
 
 
-def _nothing_new(settings: TransferSettings, choice: TopicChoice) -> str:
+def _nothing_new(settings: TransferSettings, topics: Topics) -> str:
+    """Say that all there is came before, and what of it is not in the dataset any more, or never was."""
+    of, there = ("topics", "datasets") if topics.choice.is_several else ("topic", "dataset")
+    absent = absent_words(total_of([transfer.begun.summary for transfer in topics.open]))
     if settings.limit is not None:
-        return f"nothing new: the dataset holds all there is, or the limit of {pluralize(settings.limit, 'alert')}"
-    if choice.is_several:
-        return "nothing new: every offset of the topics is already in the datasets"
-    return "nothing new: every offset of the topic is already in the dataset"
+        got = "got" if absent else "holds"
+        words = f"the dataset {got} all there is, or the limit of {pluralize(settings.limit, 'alert')}"
+    else:
+        words = f"every offset of the {of} {'came before' if absent else f'is already in the {there}'}"
+    return f"nothing new: {words}{absent}"
 
 
 def _connect(

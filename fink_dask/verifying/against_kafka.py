@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ from fink_dask.errors import LedgerError, SchemaError
 from fink_dask.kafka.connection import Connection, open_glimpse
 from fink_dask.kafka.inspect import Inspector, TopicDescription, is_other_topic
 from fink_dask.kafka.line import Line
-from fink_dask.kafka.offsets import OffsetRange
+from fink_dask.kafka.offsets import OffsetRange, merge
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import check_is_in_kafka
@@ -253,6 +254,8 @@ class _Checked:
         self._ledger = ledger
         self._decoders = decoders
         self._marker = marker
+        # Of scattered alerts there may be as many intervals as alerts.
+        self._elsewhere = merge((*marker.duplicates, *marker.handed_over))
         names = [file.path for file in marker.files]
         paths = [ledger.outdir / name for name in names]
         self._places = [
@@ -309,7 +312,8 @@ class _Checked:
 
     def _compare_absent(self, offset: int, framed: bytes | None, value: bytes | None, key: bytes | None) -> _Sameness:
         """Tell whether it is right that a record in Kafka is not a row."""
-        if any(start <= offset < end for start, end in (*self._marker.duplicates, *self._marker.handed_over)):
+        before = bisect_right(self._elsewhere, offset, key=itemgetter(0)) - 1
+        if before >= 0 and offset < self._elsewhere[before][1]:
             return "incomparable"
         found = self._quarantined(offset)
         if found is not None:

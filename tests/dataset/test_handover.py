@@ -16,17 +16,30 @@ from fink_dask.errors import LedgerError, SettingsError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt, roll_forward
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import Plan
 from fink_dask.ledger.summary import summarise
 from fink_dask.store.location import locate
 from fink_dask.verifying.files import verify_dataset
 from tests.harness.cli import run_cli
 from tests.harness.crash import run_until
-from tests.harness.ledgers import files_below, make_plan, make_whole, places, read_places, revise, stage_range, transfer
+from tests.harness.ledgers import (
+    copy_of,
+    files_below,
+    make_plan,
+    make_whole,
+    places,
+    read_places,
+    revise,
+    stage_range,
+    transfer,
+)
 from tests.harness.object_store import ObjectStore
 from tests.harness.store_crash import SOME_OR_EACH_CHANGE, killed_after, run_on_store
 
 FIRST, SECOND = OffsetRange(0, 0, 25), OffsetRange(3, 100, 130)
 PLAN = make_plan([FIRST, SECOND])
+#: Of as many intervals as alerts that a condition has picked are.
+SCATTERED = OffsetRange(0, 0, 1000)
 OF_SECOND = [place for place in places(PLAN) if place[0] == 3]
 
 
@@ -46,13 +59,13 @@ def _roll(ledger: Ledger) -> None:
     roll_forward(ledger, ledger.plans())
 
 
-def _assert_first_is_handed_over(ledger: Ledger) -> None:
+def _assert_first_is_handed_over(ledger: Ledger, plan: Plan = PLAN) -> None:
     summary = summarise(ledger).summary
-    assert (summary.alerts, summary.transferred) == (len(OF_SECOND), len(places(PLAN)))
+    assert (summary.alerts, summary.transferred) == (len(OF_SECOND), len(places(plan)))
     assert summary.state == "partial", "what is in quarantine is still there"
     assert ledger.staged() == []
     assert verify_dataset(ledger).problems == ()
-    check_files(ledger, [PLAN], list(ledger.markers([PLAN])))
+    check_files(ledger, [plan], list(ledger.markers([plan])))
 
 
 def test_what_was_handed_over_is_gone_and_accounted_for(tmp_path: Path) -> None:
@@ -133,12 +146,17 @@ def test_a_transfer_that_ends_meanwhile_misses_only_files_that_nobody_has_handed
         check_files(ledger, [PLAN], markers)
 
 
-def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation_of_a_hand_over(tmp_path: Path) -> None:
-    for after in count(1):
-        ledger = make_whole(tmp_path / str(after), [PLAN])
-        names = _names(ledger, FIRST)
+@pytest.mark.parametrize(("first", "every"), [(FIRST, 1), (SCATTERED, 4)], ids=["a list", "packed"])
+def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation_of_a_hand_over(
+    tmp_path: Path, first: OffsetRange, every: int
+) -> None:
+    plan = make_plan([first, SECOND])
+    whole = make_whole(tmp_path / "whole", [plan])
+    for after in count(1, every):
+        ledger = copy_of(whole.outdir, tmp_path / str(after))
+        names = _names(ledger, first)
         killed = run_until(after, _hand_over, ledger, names)
-        assert set(OF_SECOND) <= set(read_places(ledger)) <= set(places(PLAN))
+        assert set(OF_SECOND) <= set(read_places(ledger)) <= set(places(plan))
         if not killed:
             break
         if after % 2:
@@ -147,8 +165,18 @@ def test_no_alert_is_lost_or_doubled_by_a_kill_after_any_operation_of_a_hand_ove
         hand_over({ledger: names})
         assert read_places(ledger) == OF_SECOND
         _roll(ledger)
-        _assert_first_is_handed_over(ledger)
+        _assert_first_is_handed_over(ledger, plan)
     assert after > 10
+
+
+def test_the_offsets_of_scattered_alerts_take_little_room_and_are_known_each(tmp_path: Path) -> None:
+    plan = make_plan([SCATTERED])
+    ledger = make_whole(tmp_path / "alerts", [plan])
+    hand_over({ledger: _names(ledger, SCATTERED)})
+    (marker,) = ledger.markers([plan])
+    handed = [(0, offset) for start, end in marker.handed_over for offset in range(start, end)]
+    assert handed == places(plan)
+    assert ledger.marker_path(SCATTERED, 1).stat().st_size < 5000, "of a night it would be megabytes"
 
 
 @SOME_OR_EACH_CHANGE

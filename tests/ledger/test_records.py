@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zlib
+from base64 import b64encode
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fink_dask.errors import LedgerError
-from fink_dask.kafka.offsets import OffsetRange
-from fink_dask.ledger.records import DataFile, Marker, Plan, seal, unseal
+from fink_dask.kafka.offsets import OffsetRange, total
+from fink_dask.ledger.records import _FORMATS, DataFile, Marker, Plan, UnknownFormatError, seal, unseal
 from tests.harness.ledgers import IDENTITY, make_plan
 
 FILE = DataFile("key=1/part.parquet", "00000.parquet", 6, 100, "00")
@@ -38,6 +40,59 @@ def test_a_marker_comes_back(tmp_path: Path, marker: Marker) -> None:
     path = tmp_path / "marker.json"
     path.write_bytes(seal("marker", marker.to_json()))
     assert Marker.from_json(unseal("marker", path)) == marker
+
+
+SCATTERED = tuple((offset, offset + 1 + offset % 2) for offset in range(1_000_000, 1_001_000, 5))
+
+
+@pytest.mark.parametrize("name", ["lost", "holes", "duplicates", "handed_over"])
+def test_many_intervals_come_back_from_little_room_and_an_older_version_says_what_it_lacks(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offset_range = OffsetRange(0, 1_000_000, 1_002_000)
+    more = {"rows": 2000 - total(SCATTERED), "files": (replace(FILE, rows=2000 - total(SCATTERED)),)}
+    marker = Marker("01234567", offset_range, "01", raw_bytes=0, **{name: SCATTERED}, **more)
+    path = tmp_path / "marker.json"
+    path.write_bytes(seal("marker", marker.to_json()))
+    assert Marker.from_json(unseal("marker", path)) == marker
+    assert path.stat().st_size < 2 * len(SCATTERED) + 600
+    monkeypatch.setitem(_FORMATS, "marker", 2)
+    with pytest.raises(UnknownFormatError, match="format '3'"):
+        unseal("marker", path)
+
+
+def packed(content: object, behind: bytes = b"") -> str:
+    raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return b64encode(zlib.compress(raw) + behind).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "?",
+        b64encode(b"x").decode(),
+        packed([[0], [1]])[:-8],
+        packed([[0], [1]], b"behind"),
+        packed(b" " * 2**25),
+        packed(b"[" * 100_000),
+        packed(5),
+        packed([[0]]),
+        packed([[0, 0], [1]]),
+        packed([[-1], [1]]),
+        packed([[0], [0]]),
+        packed([[0], [True]]),
+        packed([[0], [1.0]]),
+        packed([["0"], ["1"]]),
+        packed([[0], [11]]),
+        packed([[10**30], [1]]),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_packed_intervals_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(LedgerError):
+        Marker.from_json(MARKER.to_json() | {"lost": text})
+    assert Marker.from_json(MARKER.to_json() | {"lost": packed([[0], [1]])}) == MARKER
 
 
 @pytest.mark.parametrize("survey", [None, "ztf"])

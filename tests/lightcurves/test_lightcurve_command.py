@@ -101,7 +101,10 @@ def test_each_slip_is_a_line(outdir: Path, name: str, arguments: tuple[str, ...]
     assert line.isprintable()
 
 
-def test_a_dataset_whose_alerts_are_all_elsewhere_has_no_objects(outdir: Path, tmp_path: Path) -> None:
+def test_a_dataset_whose_alerts_are_all_elsewhere_has_no_objects_and_says_so(
+    outdir: Path, name: str, tmp_path: Path
+) -> None:
+    alerts = fink_dask.open_dataset(outdir).count_rows()
     here = tmp_path / "alerts"
     shutil.copytree(outdir, here)
     shutil.copytree(f"{outdir}.fink", f"{here}.fink")
@@ -112,3 +115,15 @@ def test_a_dataset_whose_alerts_are_all_elsewhere_has_no_objects(outdir: Path, t
         assert (done.returncode, "handed over" in done.stdout) == (0, True), done.stderr
     said = run_cli("lightcurve", str(here), "--json")
     assert (said.returncode, json.loads(said.stdout)["objects"]) == (0, 0), said.stderr
+    for typed in (
+        ("lightcurve", str(here)),
+        ("lightcurve", str(here), name),
+        ("cutouts", str(here), "--object", name, "-o", str(tmp_path / "pictures")),
+        ("read", str(here)),
+        ("export", str(here), str(tmp_path / "table.csv")),
+    ):
+        (line,) = remarks(run_cli(*typed).stderr)
+        assert f"{alerts:,} handed over" in line, "it looks as if there had been none"
+    page = tmp_path / "report.html"
+    assert run_cli("report", str(here), "-o", str(page)).returncode == 0
+    assert f"{alerts} alerts of 1 range handed over" in page.read_text()
