@@ -42,7 +42,7 @@ _TYPING_ERROR = 0.9
 def check_topic_name(topic: str) -> str:
     """Return `topic` if Kafka allows the name and it holds what can be transferred.
 
-    Raises SettingsError if Kafka does not allow the name, or only jobs of FinkAI read the topic.
+    Raises SettingsError if Kafka does not allow the name, or the topic holds a schema, or only jobs of FinkAI read it.
     """
     if not _LEGAL_NAME.fullmatch(topic) or topic in {".", ".."}:
         raise SettingsError(
@@ -50,6 +50,8 @@ def check_topic_name(topic: str) -> str:
         )
     if topic.startswith(_AI_INNER):
         raise SettingsError(f"{topic} is what jobs of FinkAI tell each other: fink_ai_… without pre has the results")
+    if topic.endswith(SCHEMA_SUFFIX) and (described := topic.removesuffix(SCHEMA_SUFFIX)):
+        raise SettingsError(f"{topic} holds the schema of {described}, and no alerts: give {described}")
     return topic
 
 
@@ -137,8 +139,8 @@ class TopicChoice:
 
     @staticmethod
     def _matches(name: str, patterns: Sequence[str]) -> bool:
-        # Fink's schemas and Kafka's own topics hold no alerts, nor does what --topic would refuse.
-        if name.startswith("__") or name.endswith(SCHEMA_SUFFIX):
+        # Kafka's own topics hold no alerts, nor does what --topic would refuse.
+        if name.startswith("__"):
             return False
         try:
             check_topic_name(name)

@@ -33,12 +33,14 @@ def test_a_name_that_kafka_does_not_allow_is_refused_in_one_short_line(topic: st
     assert len(str(caught.value)) < 500
 
 
-def test_a_topic_of_predictions_is_none_of_alerts_and_what_jobs_of_finkai_tell_each_other_is_neither() -> None:
+def test_a_topic_of_predictions_is_none_of_alerts_and_one_of_schemas_or_of_finkais_jobs_is_neither() -> None:
     with pytest.raises(SettingsError, match="fink-dask transfer"):
         check_alert_topic("fink_ai_lsst")
     with pytest.raises(SettingsError, match="FinkAI"):
         check_topic_name("fink_ai_pre_rb-1_2026-06-07_1")
     assert check_topic_name("fink_ai_lsst") == "fink_ai_lsst"
+    with pytest.raises(SettingsError, match=r"give ftransfer_ztf_2026-06-07_1$"):
+        check_topic_name(schema_topic("ftransfer_ztf_2026-06-07_1"))
     for name in ("my_fink_ai_lsst", "fink_ai_feed_2026-06-07_1"):
         assert check_alert_topic(name) == name
 
