@@ -18,9 +18,9 @@ from fink_dask.planning.matches import Matches, look_at_some
 from fink_dask.planning.plan import still_there
 from fink_dask.planning.prepare import open_ranges, plan_next
 from fink_dask.planning.schemas import inspect_topic
-from fink_dask.planning.several import joining, settings_of, settings_of_all
+from fink_dask.planning.several import joining, mixed_surveys, settings_of, settings_of_all
 from fink_dask.planning.waiting import wait_for_topics
-from fink_dask.progress.events import Forecast, Observer
+from fink_dask.progress.events import Forecast, Note, Observer
 from fink_dask.settings import TransferSettings
 
 
@@ -92,7 +92,10 @@ def preview_each(
     line: LineSpeed | None = None  # the same for all of them
     with open_inspector(settings.kafka, window=settings.window) as inspector:
         wait_for_topics(settings, choice, inspector, observe)
-        for topic in topics_now(choice, inspector):
+        topics = topics_now(choice, inspector)
+        if words := mixed_surveys(settings.outdir, topics):
+            observe(Note(words, warning=True))
+        for topic in topics:
             try:
                 check_name(topic)
                 own = settings_of(settings, choice, topic)

@@ -6,7 +6,7 @@ Each has a dataset of its own, and the failure of one is not a failure of the ot
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,6 +63,8 @@ class Topics:
         self._restart = restart
         self._machine = machine
         self._transfers: dict[str, TopicTransfer] = {}
+        # Surveys of which a topic has begun.
+        self._surveys: set[str | None] = {None}
         self._checked = 0
 
     @property
@@ -91,7 +93,18 @@ class Topics:
             if transfer.error is not None:
                 raise transfer.error
             transfer.begin()
+            with suppress(FinkDaskError):  # it warns, and holds up nothing
+                self._say_survey(transfer.topic)
         return transfer.is_open
+
+    def _say_survey(self, topic: str) -> None:
+        """Warn where a topic is the first one of another survey than the others."""
+        survey = survey_of(topic)
+        if not self.choice.is_several or survey in self._surveys:
+            return
+        self._surveys.add(survey)
+        if words := mixed_surveys(self.settings.outdir, self._transfers):
+            self.progress(Note(words, warning=True))
 
     def require_room(self, admin: Admin) -> None:
         """Estimate the work, and refuse what the disk has no room for.
@@ -272,14 +285,18 @@ def joining(choice: TopicChoice, outdir: Path) -> TopicChoice:
     return replace(choice, joins=bool(others))
 
 
-def other_survey(outdir: Path, topic: str) -> str:
-    """Say that a topic is of another survey than those that it joins, as their names tell; empty where it is not."""
-    survey, others = survey_of(topic), {survey_of(each.begun_with().topic) for each in datasets_in(outdir)}
-    if survey is None or not others or others & {survey, None}:
+def mixed_surveys(outdir: Path, topics: Iterable[str]) -> str:
+    """Warn of topics of two surveys in one directory, as names tell; whoever has begun both goes on with both."""
+    held: set[str | None] = set()
+    for ledger in datasets_in(outdir):
+        with suppress(FinkDaskError):  # a dataset that is damaged holds up no other
+            held.add(survey_of(ledger.begun_with().topic))
+    together = {*held, *map(survey_of, topics)} - {None}
+    if len(held - {None}) > 1 or len(together) < 2:
         return ""
-    held = " and ".join(sorted(str(each).upper() for each in others))
-    words = f"{outdir} holds alerts of {held}, and this topic those of {survey.upper()}, which no table holds together"
-    return f"{words}: give another --outdir for what is to be exported, or opened as one dataset"
+    surveys = " and ".join(sorted(str(each).upper() for each in together))
+    words = f"{outdir} will hold alerts of {surveys}, which no table holds together: give those of one survey another"
+    return f"{words} --outdir if they are to be exported, or opened as one dataset"
 
 
 def settings_of(settings: TransferSettings, choice: TopicChoice, topic: str) -> TransferSettings:

@@ -23,7 +23,7 @@ from fink_dask.ledger.summary import Summary, absent_words
 from fink_dask.planning.ahead import FirstLook, is_resumed
 from fink_dask.planning.forecast import Machine
 from fink_dask.planning.predicted import is_predicted
-from fink_dask.planning.several import Finder, Topics, joining, other_survey, settings_of_all
+from fink_dask.planning.several import Finder, Topics, joining, settings_of_all
 from fink_dask.planning.topic import TopicTransfer
 from fink_dask.planning.waiting import wait_for_topics
 from fink_dask.progress.events import Doing, Note
@@ -177,8 +177,6 @@ def _say_what_is_there(settings: TransferSettings, choice: TopicChoice, progress
     """Say what the datasets that are in the directory mean for a topic that joins them, or that a pattern matches."""
     if choice.joins and not find_ledger(settings.outdir / choice.names[0]).exists():
         progress(Note(f"{settings.outdir} holds the datasets of other topics, which this one joins"))
-        if words := other_survey(settings.outdir, choice.names[0]):
-            progress(Note(words, warning=True))
     for topic, path in choice.left_out.items():
         progress(Note(f"{topic} is left out, as {path} has it: give that as --outdir to go on with it"))
 

@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from fink_dask.errors import LedgerError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.topics import TopicChoice
-from fink_dask.planning.several import joining, other_survey, settings_of_all
+from fink_dask.planning.forecast import Machine
+from fink_dask.planning.several import Topics, joining, mixed_surveys, settings_of_all
 from fink_dask.settings import KafkaSettings, TransferSettings
 from tests.harness.ledgers import make_ledger, make_plan
 
+FIRST, NEXT, LSST = "ftransfer_ztf_2026-02-24_1", "ftransfer_ztf_2026-02-25_1", "ftransfer_lsst_2026-02-25_1"
+
 
 @pytest.mark.parametrize(
-    ("held", "topic", "is_warned"),
+    ("held", "topics", "is_warned"),
     [
-        (["ftransfer_ztf_2026-02-24_1"], "ftransfer_lsst_2026-02-25_1", True),
-        (["ftransfer_ztf_2026-02-24_1"], "ftransfer_ztf_2026-02-25_1", False),
-        (["ftransfer_ztf_2026-02-24_1"], "night", False),
+        ([FIRST], [LSST], True),
+        ([], [FIRST, LSST], True),
+        ([FIRST], [NEXT, LSST], True),
+        ([], [FIRST, NEXT], False),
+        ([FIRST], [NEXT], False),
+        ([FIRST], ["night"], False),
         # Whoever has begun both goes on with both.
-        (["ftransfer_ztf_2026-02-24_1", "ftransfer_lsst_2026-02-25_1"], "ftransfer_lsst_2026-02-25_1", False),
-        (["ftransfer_ztf_2026-02-24_1", "ftransfer_lsst_2026-02-25_1"], "ftransfer_lsst_2026-02-26_1", False),
+        ([FIRST, LSST], [LSST], False),
+        ([FIRST, LSST], [FIRST, "ftransfer_lsst_2026-02-26_1"], False),
     ],
 )
-def test_a_topic_that_joins_those_of_another_survey_is_warned_of(
-    tmp_path: Path, held: list[str], topic: str, is_warned: bool
+def test_a_directory_that_will_hold_alerts_of_two_surveys_is_warned_of_once(
+    tmp_path: Path, held: list[str], topics: list[str], is_warned: bool
 ) -> None:
+    """No table holds both: who learns that at the first export has to move gigabytes, and their ledgers."""
     for each in held:
-        make_ledger(tmp_path / "nights" / each, make_plan([OffsetRange(0, 0, 10)], topic=each))
-    assert joining(TopicChoice((topic,)), tmp_path / "nights").joins
-    assert ("LSST" in other_survey(tmp_path / "nights", topic)) == is_warned
-
-
-FIRST, NEXT, LSST = "ftransfer_ztf_2026-02-24_1", "ftransfer_ztf_2026-02-25_1", "ftransfer_lsst_2026-02-25_1"
+        make_ledger(tmp_path / each, make_plan([OffsetRange(0, 0, 10)], topic=each))
+    said: list[Any] = []
+    settings = TransferSettings(topics[0], tmp_path, KafkaSettings("127.0.0.1:1"))
+    progress: Any = said.append
+    run = Topics(TopicChoice(tuple(topics), joins=bool(held)), settings, progress, False, Machine(1))
+    for each in topics:
+        transfer: Any = SimpleNamespace(topic=each, error=None, begin=lambda: None, is_open=True)
+        run.begin(transfer)
+    warnings = [note.text for note in said if "LSST and ZTF" in note.text and "--outdir" in note.text and note.warning]
+    assert len(warnings) == len(said) == is_warned
+    assert bool(mixed_surveys(tmp_path, topics)) == is_warned, "a dry run says the same"
 
 
 @pytest.mark.parametrize(
