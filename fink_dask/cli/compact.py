@@ -91,6 +91,7 @@ def compact(
         raise SettingsError(
             f"{target.outdir} would be read with the other topics in {target.outdir.parent}: choose another directory"
         )
+    _check_no_season(source, target)
     with ending_as_json(source, as_json):
         found = _compact(source, target, form, chosen)
     # The new dataset is only as complete as the old one.
@@ -109,6 +110,18 @@ def compact(
     if found.summary.state == "interrupted":
         say("  the old dataset lacks some of its planned offsets, and so does this one: transfer into it to fetch them")
     return exit_code
+
+
+def _check_no_season(source: Ledger, target: Ledger) -> None:
+    """Refuse to make one dataset of a directory that has several, and say where in it the new one may be."""
+    from fink_dask.ledger.outdir import datasets_in
+
+    if target.exists() or not (there := datasets_in(target.outdir)):
+        return
+    topic, remedy = source.begun_with().topic, "choose another directory"
+    if all(each.begun_with().topic != topic for each in there):  # else each alert would be there twice
+        remedy += f", or name the new dataset in it, such as {target.outdir / topic}"
+    raise SettingsError(f"{target.outdir} holds the datasets of several topics: {remedy}")
 
 
 def _compact(source: Ledger, target: Ledger, form: Form, chosen: ClusterChoice) -> Compacted:

@@ -63,9 +63,8 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...], as
         raise StorageError(f"{target.parent} is not a directory: make it first, or choose another with -o")
     check_outside(target, ledger.outdir)
     failures: list[str] = []
-    size = None
-    with doing("reading what the ledger says") as begin:
-        found = []
+    found = []
+    with doing("reading what the ledger says"):
         for each in several or [ledger]:
             try:
                 found.append(find_facts(each))
@@ -74,15 +73,15 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...], as
                     raise
                 topic = each.outdir.name  # the others are shown all the same
                 failures.append(str(error) if topic in str(error) else f"{topic}: {error}")
-        if found:
-            facts = facts_of_season(ledger.outdir, found) if several else found[0]
-            _check_older(facts, target)
-            size = _write(facts, outdir, output, objects, begin)
-    for words in failures:
+    for words in failures:  # before the page, which may not be written
         say(f"fink-dask: error: {words}", err=True)
-    if size is None:
+    if not found:
         print_failure("; ".join(failures))
         return 1
+    facts = facts_of_season(ledger.outdir, found) if several else found[0]
+    _check_older(facts, target)
+    with doing("reading alerts") as begin:
+        size = _write(facts, outdir, output, objects, begin)
     if as_json:
         print_json({"report": str(output), "bytes": size}, failures)
     else:
@@ -102,7 +101,6 @@ def _write(facts: Facts, outdir: Path, output: Path, objects: tuple[str, ...], b
     from fink_dask.report.panels import find_panels
 
     target = output.resolve()
-    begin("reading alerts")
     panels = find_panels(facts, objects)
     begin("drawing the page")
     page = render(facts, panels, str(outdir), fink_dask.__version__, datetime.now(UTC))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -71,6 +72,20 @@ def open_dataset(outdir: str | os.PathLike[str], *, unique: bool = False) -> ds.
     return dataset if first is None else dataset.filter(first)
 
 
+def open_known(outdir: Path, known: Sequence[tuple[Ledger, Identity, Sequence[Marker]]]) -> ds.Dataset:
+    """Open a dataset, or several topics as one, whose markers were read and whose files were found a moment ago.
+
+    `known`: the ledger of each, what it says of its topic, and its committed ranges.
+    """
+    opened = []
+    for ledger, identity, markers in known:
+        check_is_parquet(ledger, "open_dataset")
+        opened.append(_opened(ledger, identity, published(ledger, markers)))
+    if known[0][0].outdir == outdir:
+        return opened[0].dataset
+    return unite(outdir, [(each.ledger.outdir.name, each.dataset, each.versions) for each in opened])
+
+
 def open_each(outdir: str | os.PathLike[str]) -> list[tuple[ds.Dataset, Fields]]:
     """Open a dataset, or each of several topics by itself, as `open_dataset` does, and tell what its columns are."""
     return [(each.dataset, find_fields(each.dataset.schema)) for each in open_parts(outdir)]
@@ -113,6 +128,11 @@ def _open(ledger: Ledger, is_wanted: Callable[[Identity, Marker], bool]) -> Part
     markers = published(ledger, committed)
     if gone := missing_files(ledger, markers):
         raise missing_error(gone)
+    return _opened(ledger, identity, markers)
+
+
+def _opened(ledger: Ledger, identity: Identity, markers: list[Marker]) -> Part:
+    """Open the files of ranges that are there."""
     versions = known_versions(ledger, identity)
     files, partition_columns = _columns(versions, identity)
     names = sorted({file.path for marker in markers for file in marker.files})

@@ -16,7 +16,7 @@ from fink_dask.ledger.lease import hold_lease, is_held
 from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, latest, ledgers_path, storage_error, storage_in_words
 from fink_dask.ledger.records import JOINED
 from fink_dask.ledger.summary import State, Summary
-from fink_dask.store.local import is_finder_file
+from fink_dask.store.local import LOCAL, is_finder_file
 from fink_dask.store.location import store_of
 from fink_dask.units import pluralize
 
@@ -280,10 +280,17 @@ def check_for_several(outdir: Path) -> None:
     """
     if latest(Ledger(outdir)).exists():
         raise LedgerError(
-            f"{outdir} is the dataset of one topic, and can't hold those of several; choose another "
-            f"{parameter('outdir')}, or give "
-            "that one topic alone"
+            f"{outdir} is the dataset of one topic, and can't hold those of several: choose another directory"
+            f"{or_a_season(outdir)}"
         )
+
+
+def or_a_season(outdir: Path) -> str:
+    """Say how a dataset becomes one of several, for the end of what to do otherwise; empty on an object store."""
+    if store_of(outdir) is not LOCAL:
+        return ""
+    moved = f"mkdir nights; mv {outdir.name} {outdir.name}{LEDGER_SUFFIX} nights; fink-dask season nights"
+    return f", or move this one to where both can be ({moved}) and give nights"
 
 
 def check_name(topic: str) -> None:

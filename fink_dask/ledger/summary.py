@@ -329,6 +329,18 @@ def write_lag(ledger: Ledger, lag: Lag) -> None:
     write_note(ledger, _LAG, asdict(lag))
 
 
+def forget_lag(ledger: Ledger) -> None:
+    """Remove the lag, as whatever comes now is not followed.
+
+    Raises StorageError if the file system refuses.
+    """
+    path = ledger.path / _LAG
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
 def read_lag(ledger: Ledger, not_older_s: float) -> Lag | None:
     """Read the lag, or None where there is none, or only one that is older than so many seconds."""
     return read_note(ledger, _LAG, _lag_of, not_older_s)

@@ -9,10 +9,9 @@ from typing import Any
 
 from fink_dask.errors import LedgerError, SettingsError, parameter
 from fink_dask.kafka.inspect import is_other_topic
+from fink_dask.ledger.outdir import or_a_season
 from fink_dask.ledger.records import JOINED, Identity
 from fink_dask.settings import FRAMINGS, OUTFORMATS, TransferSettings
-from fink_dask.store.local import LOCAL
-from fink_dask.store.location import store_of
 from fink_dask.units import Moment
 from fink_dask.where.language import parse_condition
 
@@ -34,10 +33,7 @@ def go_on_with(settings: TransferSettings, before: Identity | None) -> TransferS
         return replace(settings, partitionby=settings.partitionby or (), outformat=settings.outformat or OUTFORMATS[0])
     if settings.topic != before.topic:
         # Not a restart: that would give up the alerts of another topic.
-        moved = f"mkdir nights; mv {settings.outdir.name} {settings.outdir.name}.fink nights; fink-dask season nights"
-        remedy = f"give another {parameter('outdir')}"
-        if store_of(settings.outdir) is LOCAL:
-            remedy += f", or move this one to where both can be ({moved}) and give {parameter('outdir', 'nights')}"
+        remedy = f"give another {parameter('outdir')}{or_a_season(settings.outdir)}"
         raise _refusal(_differs("topic", before.topic, settings.topic), remedy)
     if before.schema_source == JOINED:
         what = "its alerts were joined with predictions"

@@ -36,7 +36,7 @@ from fink_dask.ledger.restart import (
     old_datasets,
     set_aside,
 )
-from fink_dask.ledger.summary import Summary, completeness_of, read_arrival, summarise, write_arrival
+from fink_dask.ledger.summary import Summary, completeness_of, forget_lag, read_arrival, summarise, write_arrival
 from fink_dask.planning.forecast import Machine, forecast, left_of, with_removal
 from fink_dask.planning.plan import Generations, known_topic_id, planned_ends, removed_heads, spans_to_plan
 from fink_dask.planning.prepare import (
@@ -265,6 +265,9 @@ class TopicTransfer:
             self.begun = completeness_of(self.plans, markers)
         check_files(self.ledger, self.plans, markers)
         self._opened = open_ranges(self.plans, markers)
+        if self.plans and self.settings.follow is None:
+            with suppress(StorageError):  # it only says that an earlier run has followed the topic
+                forget_lag(self.ledger)
 
     def _markers(self) -> list[Marker]:
         """Read the markers, but none that was read since it began."""

@@ -18,9 +18,10 @@ import pyarrow.dataset as ds
 from fink_dask.dataset.cutouts import HINT, can_read_stamps
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.partitioning import NO_DAY, NULL_KEY, days_since_1970
-from fink_dask.dataset.read import open_dataset
+from fink_dask.dataset.read import open_dataset, open_known
 from fink_dask.dataset.surveys import CLASSES, Fields, find_fields
 from fink_dask.errors import FinkDaskError
+from fink_dask.ledger.outdir import find_ledger
 from fink_dask.ledger.summary import absent_words
 from fink_dask.report.examples import OTHER_BAND, Example, band_name, find_examples, find_objects
 from fink_dask.report.facts import Facts
@@ -166,7 +167,7 @@ def find_panels(facts: Facts, objects: Sequence[str] = ()) -> Panels:
         panels.nights = Counts(nights_of(keys), is_exact=True)
     panels.classes = _classes_of(keys)
     try:
-        dataset = open_dataset(facts.outdir)
+        dataset = _open(facts)
         rows_of = {
             f"{store_of(each.outdir).filesystem(each.outdir)[1]}/{file.path}": file.all_rows
             for each in facts.each
@@ -192,6 +193,13 @@ def find_panels(facts: Facts, objects: Sequence[str] = ()) -> Panels:
     }
     panels.left_out = {name: words for name, is_there in shown.items() if not is_there} | panels.left_out
     return panels
+
+
+def _open(facts: Facts) -> ds.Dataset:
+    """Open the dataset; its files were looked at a moment ago, unless they change, or something is said to be wrong."""
+    if facts.is_running or facts.gone or facts.damaged:
+        return open_dataset(facts.outdir)
+    return open_known(facts.outdir, [(find_ledger(each.outdir), each.identity, each.markers) for each in facts.each])
 
 
 def _read(outdir: Path, dataset: ds.Dataset, pieces: list[Piece], panels: Panels, of: int) -> None:

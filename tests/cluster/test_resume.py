@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fink_dask.cluster.choice import ClusterChoice
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.errors import BrokerError, FinkDaskError, LedgerError
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.ledger.summary import Summary
+from fink_dask.ledger.summary import Lag, Summary, read_lag, write_lag
 from fink_dask.progress.events import Event, Note, TransferStarted
 from fink_dask.progress.tally import Progress
 from fink_dask.running.run import run_transfer
@@ -76,8 +77,11 @@ def test_what_came_since_is_fetched_and_nothing_else(kafka: Any, topic_name: str
     assert "still being filled" not in notes
     assert_exactly_once(tmp_path / "out", oracle.values)
     assert first.items() <= {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}.items()
+    ledger = Ledger(tmp_path / "out")
+    write_lag(ledger, Lag(time.time(), {0: 0}))
     again, notes = transfer(kafka, topic_name, tmp_path / "out", partitionby=("time",))
     assert (again.run_alerts, "nothing new" in notes) == (0, True)
+    assert read_lag(ledger, 1000) is None, "status says that it was followed, and this run did not"
 
 
 def test_a_topic_that_grows_meanwhile_is_said_to_be_incomplete_and_follow_is_named(

@@ -132,6 +132,19 @@ def test_topics_whose_alerts_can_t_be_told_apart_are_refused_before_anything_is_
     assert not Ledger(tmp_path / "few").path.exists()
 
 
+def test_a_dataset_that_is_compacted_into_a_season_is_told_its_place_there(
+    nights: Path, tmp_path: Path, alerts: list[Alert]
+) -> None:
+    alone = add_night(tmp_path / "alone", SCHEMA, alerts[40:50])
+    refused = run_cli("compact", str(alone.outdir), str(nights))
+    place = nights / alone.begun_with().topic
+    assert (refused.returncode, str(place) in refused.stderr) == (2, True)
+    assert run_cli("compact", str(alone.outdir), str(place)).returncode == 0
+    again = run_cli("compact", str(alone.outdir), str(nights))
+    assert (again.returncode, str(place) in again.stderr) == (2, False), "each alert would be there twice"
+    assert fink_dask.open_dataset(nights).count_rows() == 80
+
+
 def test_the_command_says_how_many_were_left_out(nights: Path, tmp_path: Path) -> None:
     done = run_cli("compact", str(nights), str(tmp_path / "few"), "--unique", "candid")
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fink_dask.report import charts, panels
 from fink_dask.report.facts import find_facts
 from fink_dask.report.page import render
 from fink_dask.report.panels import far_words, night_words, nights_shown
+from fink_dask.store.local import LocalStore
 from tests.harness.ledgers import make_ledger, make_plan, transfer
 
 
@@ -29,7 +31,7 @@ def test_an_error_without_text_leaves_panels_out_and_the_report_is_made(
     plan = make_plan([OffsetRange(0, 0, 100)])
     ledger = make_ledger(tmp_path / "alerts", plan)
     transfer(ledger, plan, plan.ranges[0])
-    monkeypatch.setattr(panels, "open_dataset", fail)
+    monkeypatch.setattr(panels, "open_known", fail)
     found = panels.find_panels(find_facts(ledger))
     assert found.left_out["positions"] == f"the dataset can't be read: {type(error).__name__}"
 
@@ -44,8 +46,30 @@ def test_what_to_do_about_panels_that_are_left_out_is_not_cut_off(
 
     plan = make_plan([OffsetRange(0, 0, 100)])
     facts = find_facts(make_ledger(tmp_path / "alerts", plan))
-    monkeypatch.setattr(panels, "open_dataset", fail)
+    monkeypatch.setattr(panels, "open_known", fail)
     assert words in render(facts, panels.find_panels(facts), "alerts", "1", datetime.now(UTC))
+
+
+def test_the_files_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan([OffsetRange(0, 0, 100)])
+    ledger = make_ledger(tmp_path / "alerts", plan)
+    transfer(ledger, plan, plan.ranges[0])
+    looks: list[str] = []
+    finder = LocalStore.size_finder
+
+    def counting(store: LocalStore, *roots: Path) -> Callable[[Path, str, int], bool]:
+        there = finder(store, *roots)
+
+        def look(root: Path, path: str, size: int) -> bool:
+            looks.append(path)
+            return there(root, path, size)
+
+        return look
+
+    monkeypatch.setattr(LocalStore, "size_finder", counting)
+    found = panels.find_panels(find_facts(ledger))
+    assert found.sampled == 80
+    assert len(looks) == len(set(looks)), "on a network file system that takes twice as long"
 
 
 NIGHT = date(2026, 2, 24).toordinal() - date(1970, 1, 1).toordinal()

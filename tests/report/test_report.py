@@ -316,6 +316,9 @@ def test_several_topics_are_one_page_and_one_that_fails_is_said(tmp_path: Path) 
     assert line.startswith("fink-dask: error: ")
     assert "worse" in line
     assert 'id="alerts"><b>120</b>' in (tmp_path / "page.html").read_text()
+    (tmp_path / "mine.html").write_text("<p>mine</p>")
+    unsaid = run_cli("report", "nights", "-o", "mine.html", cwd=tmp_path)
+    assert ["worse" in each for each in remarks(unsaid.stderr)] == [True, False], "the page is not all that failed"
 
 
 def test_it_opens_a_browser_where_there_is_one(tmp_path: Path) -> None:
