@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fink_dask.cli.command import Place, UserPath, command, json_option, typed_option
+from fink_dask.cli.lightcurve import check_order
 from fink_dask.cli.output import print_json, save, say
 from fink_dask.errors import SettingsError
 from fink_dask.units import pluralize
@@ -18,11 +19,18 @@ _PARTIAL = 3
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9]+")
 
 
-@command("fink-dask cutouts alerts --object ZTF18abcdefg -o pictures --format fits")
+@command("fink-dask cutouts alerts ZTF18abcdefg -o pictures --format fits")
 @click.argument("outdir", type=Place())
-@typed_option("--object", "objects", multiple=True, required=True, metavar="NAME", help="Of this object; repeatable.")
+@click.argument("names", metavar="[OBJECT]...", nargs=-1)
+@typed_option("--object", "objects", multiple=True, metavar="NAME", help="The same as OBJECT; repeatable.")
 @typed_option(
-    "--output", "-o", type=UserPath(file_okay=False, path_type=Path), required=True, metavar="DIR", help="Where to."
+    "--output",
+    "-o",
+    type=UserPath(file_okay=False, path_type=Path),
+    default=Path("cutouts"),
+    show_default=True,
+    metavar="DIR",
+    help="Where to.",
 )
 @typed_option(
     "--format",
@@ -33,8 +41,10 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9]+")
     help="Pictures to look at, or the survey's own files.",
 )
 @json_option
-def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str, as_json: bool) -> int:
-    """Write the cutouts of all alerts of some objects in the dataset OUTDIR, one file each.
+def cutouts(
+    outdir: Path, names: tuple[str, ...], objects: tuple[str, ...], output: Path, kind: str, as_json: bool
+) -> int:
+    """Write the cutouts of all alerts of each OBJECT in the dataset OUTDIR, one file each.
 
     An object is named as for fink-dask lightcurve. Files are called OBJECT-ALERT-science.png, and so with template and
     difference; those that are there are replaced. Needs astropy: pip install 'fink-dask[report]'. Exit status: 0, 1
@@ -44,6 +54,9 @@ def cutouts(outdir: Path, objects: tuple[str, ...], output: Path, kind: str, as_
     from fink_dask.ledger.outdir import check_outside
     from fink_dask.lightcurves.find import cutouts_of
 
+    if not (objects := tuple(dict.fromkeys((*names, *objects)))):
+        raise SettingsError("name an OBJECT; fink-dask lightcurve OUTDIR lists those with the most alerts")
+    check_order(outdir, objects)
     if not can_read_stamps():
         raise SettingsError(f"cutouts need astropy and Pillow, which are not installed: {HINT}")
     check_outside(output.resolve(), outdir.resolve())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fink_dask.cli.command import Place, UserPath, command, json_option, typed_option
-from fink_dask.cli.output import print_json, say
+from fink_dask.cli.output import deliver, is_stdout, print_json, say
 from fink_dask.errors import SettingsError
 from fink_dask.units import pluralize, printable
 
@@ -58,16 +58,20 @@ def lightcurve(outdir: Path, object_id: str | None, table: Path | None, plot: Pa
     do_without_pandas()  # what is loaded now makes arrays
     from fink_dask.ledger.outdir import check_new_file
     from fink_dask.lightcurves.find import light_curve
+    from fink_dask.store.local import is_stream
 
     if object_id is None and plot is not None:
         raise SettingsError("--plot draws the light curve of an OBJECT: name one")
-    if plot is not None and plot.suffix != ".html":
+    if plot is not None and plot.suffix != ".html" and not (is_stdout(plot) or is_stream(plot)):
         raise SettingsError(f"--plot {plot}: a plot is an HTML page, so its name ends in .html")
-    if as_json and str(table) == "-":
-        raise SettingsError("--json and --csv - both write to stdout: choose one")
+    printed = [option for option, path in (("--csv", table), ("--plot", plot)) if is_stdout(path)]
+    if as_json + len(printed) > 1:
+        both = [*(["--json"] if as_json else []), *printed]
+        raise SettingsError(f"{' and '.join(both)} write to stdout: choose one")
     for path in (table, plot):
-        if path is not None and str(path) != "-":
+        if path is not None and not is_stdout(path):
             check_new_file(path.absolute(), outdir)
+    check_order(outdir, () if object_id is None else (object_id,))
     if object_id is None:
         return _list_objects(outdir, table, as_json)
     curve = light_curve(outdir, object_id)
@@ -75,16 +79,29 @@ def lightcurve(outdir: Path, object_id: str | None, table: Path | None, plot: Pa
         _write_csv(curve, table)
     if plot is not None:
         from fink_dask.report.curve import page_of
-        from fink_dask.store.local import LOCAL
 
-        LOCAL.replace(plot.resolve(), page_of(curve, object_id).encode())
+        deliver(plot, page_of(curve, object_id).encode())
     if as_json:
         print_json({"object": object_id, "measurements": curve.to_pylist()})
-    elif str(table) != "-":
+    elif not printed:
         _print(curve, object_id, table is not None)
         for path in filter(None, (table, plot)):
             say(f"  written to {path}")
     return 0
+
+
+def check_order(outdir: Path, objects: Sequence[str]) -> None:
+    """Refuse an object in the place of a dataset, and a dataset in the place of an object."""
+    from fink_dask.ledger.outdir import datasets_in, find_ledger
+
+    def is_dataset(place: Path) -> bool:
+        return bool(place.name) and (find_ledger(place).exists() or bool(datasets_in(place)))
+
+    if outdir.exists() or is_dataset(outdir.resolve()):
+        return
+    for name in objects:
+        if "\0" not in name and is_dataset(Path(name).resolve()):
+            raise SettingsError(f"{outdir} is no dataset, and {name} is one: the dataset comes first, then the object")
 
 
 def _list_objects(outdir: Path, table: Path | None, as_json: bool) -> int:
@@ -103,7 +120,7 @@ def _list_objects(outdir: Path, table: Path | None, as_json: bool) -> int:
         _write_csv(objects, table)
     if as_json:
         print_json({"objects": objects.num_rows, "most_alerts": shown.to_pylist()})
-    elif str(table) != "-":
+    elif not is_stdout(table):
         how = "" if table is not None else " (--csv FILE writes all)"
         most = f"; the {shown.num_rows} with the most alerts{how}" if shown.num_rows < objects.num_rows else ""
         say(f"{pluralize(objects.num_rows, 'object')}{most}; times are MJD")
@@ -114,17 +131,12 @@ def _list_objects(outdir: Path, table: Path | None, as_json: bool) -> int:
 
 
 def _write_csv(curve: pa.Table, path: Path) -> None:
-    """Write a table, to stdout or to a file that appears whole."""
+    """Write a table."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(curve.column_names)
     writer.writerows(zip(*map(_shortest, curve.columns), strict=True))
-    if str(path) == "-":
-        click.echo(text.getvalue(), nl=False)
-    else:
-        from fink_dask.store.local import LOCAL
-
-        LOCAL.replace(path.resolve(), text.getvalue().encode())
+    deliver(path, text.getvalue().encode())
 
 
 def _shortest(column: pa.ChunkedArray) -> list[object]:

@@ -26,6 +26,9 @@ _ASKED = {"--json", "-json"}
 #: What a variable of a flag that is not set may hold.
 UNSET = {"", "0", "false", "f", "no", "n", "off"}
 
+#: How people write that a file is stdout.
+_STDOUT = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
+
 #: What stands before the words: blanks, and a label with more blanks behind it.
 _BEFORE = re.compile(r" *(?:(?!\d)[\w'-]+(?: [\w'-]+)* {2,})?")
 #: What `click.style` writes; anything else that a terminal could obey is from outside, such as the name of a dataset.
@@ -104,6 +107,27 @@ def fold(text: str, stream: TextIO, indent: int = 0) -> str:
     whole = _AMOUNT.sub(_NO_BREAK, text)
     folded = textwrap.fill(whole, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
     return folded.replace(_NO_BREAK, " ")
+
+
+def is_stdout(file: Path | None) -> bool:
+    """Tell whether a file is where the command prints: then nothing else may be there."""
+    return str(file) in _STDOUT
+
+
+def deliver(file: Path, content: bytes) -> None:
+    """Write a file, which appears whole, or write to a pipe or a device."""
+    from fink_dask.ledger.ledger import storage_in_words
+    from fink_dask.store.local import LOCAL, is_stream
+
+    if is_stdout(file):
+        click.echo(content, nl=False)
+        return
+    with storage_in_words(file):
+        if is_stream(file):
+            with file.open("ab") as stream:
+                stream.write(content)
+        else:
+            LOCAL.replace(file.resolve(), content)
 
 
 def save(file: Path, content: bytes) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fink_dask.cli.command import Place, UserPath, command, json_option, typed_option
-from fink_dask.cli.output import print_failure, print_json, say
+from fink_dask.cli.output import deliver, is_stdout, print_failure, print_json, say
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError
 
 if TYPE_CHECKING:
@@ -51,17 +51,16 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...], as
     """
     from rich.filesize import decimal
 
-    from fink_dask.ledger.outdir import check_outside, find_datasets
+    from fink_dask.ledger.outdir import find_datasets
     from fink_dask.report.facts import facts_of_season, find_facts
     from fink_dask.show.display import doing
 
     ledger, several = find_datasets(outdir.resolve())
     if len(objects) > _MAX_OBJECTS:
         raise SettingsError(f"--object: a page shows at most {_MAX_OBJECTS} objects")
-    target = output.resolve()
-    if not target.parent.is_dir():
-        raise StorageError(f"{target.parent} is not a directory: make it first, or choose another with -o")
-    check_outside(target, ledger.outdir)
+    if as_json and is_stdout(output):
+        raise SettingsError(f"--json and -o {output} both write to stdout: choose one")
+    target = _place(output, ledger.outdir)
     failures: list[str] = []
     found = []
     with doing("reading what the ledger says"):
@@ -79,16 +78,31 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...], as
         print_failure("; ".join(failures))
         return 1
     facts = facts_of_season(ledger.outdir, found) if several else found[0]
-    _check_older(facts, target)
+    if target is not None:
+        _check_older(facts, target)
     with doing("reading alerts") as begin:
         size = _write(facts, outdir, output, objects, begin)
     if as_json:
         print_json({"report": str(output), "bytes": size}, failures)
     else:
-        say(f"{output}: {decimal(size)}")
+        say(f"{output}: {decimal(size)}", err=is_stdout(output))
     if opens and not webbrowser.open(output.resolve().as_uri()):
         say(f"fink-dask: warning: no browser was found; open {output} in one", err=True)
     return 1 if failures else 0
+
+
+def _place(output: Path, outdir: Path) -> Path | None:
+    """Return where the page is to be, which may be no place for it; None if that is a pipe or a device."""
+    from fink_dask.ledger.outdir import check_outside
+    from fink_dask.store.local import is_stream
+
+    if is_stdout(output) or is_stream(output):
+        return None
+    target = output.resolve()
+    if not target.parent.is_dir():
+        raise StorageError(f"{target.parent} is not a directory: make it first, or choose another with -o")
+    check_outside(target, outdir)
+    return target
 
 
 def _write(facts: Facts, outdir: Path, output: Path, objects: tuple[str, ...], begin: Callable[[str], None]) -> int:
@@ -96,19 +110,13 @@ def _write(facts: Facts, outdir: Path, output: Path, objects: tuple[str, ...], b
     from datetime import UTC, datetime
 
     import fink_dask
-    from fink_dask.ledger.ledger import storage_in_words
     from fink_dask.report.page import render
     from fink_dask.report.panels import find_panels
 
-    target = output.resolve()
     panels = find_panels(facts, objects)
     begin("drawing the page")
-    page = render(facts, panels, str(outdir), fink_dask.__version__, datetime.now(UTC))
-    from fink_dask.store.local import LOCAL
-
-    content = page.encode()
-    with storage_in_words(target):
-        LOCAL.replace(target, content)
+    content = render(facts, panels, str(outdir), fink_dask.__version__, datetime.now(UTC)).encode()
+    deliver(output, content)
     return len(content)
 
 
@@ -126,7 +134,7 @@ def _check_older(facts: Facts, target: Path) -> None:
 
 
 def _head(path: Path) -> str:
-    """Read the beginning of a file; a pipe has none, and reading it might wait for ever."""
+    """Read the beginning of a file; a directory has none."""
     from fink_dask.ledger.ledger import storage_in_words
 
     if not path.is_file():

@@ -66,6 +66,11 @@ def spelled_out(ctx: click.Context, words: Iterable[str], bare: tuple[str, ...] 
     return [*found, *(["--"] if rest and reader.is_plain else []), *rest]
 
 
+def _name_of(argument: click.Argument) -> str:
+    """Return the name that help gives an argument, which is what it is called as an option."""
+    return argument.human_readable_name.strip("[].").lower()
+
+
 class _Reader:
     """Tells options, their values and bare words apart, as click will."""
 
@@ -75,7 +80,7 @@ class _Reader:
         known = [each for each in parameters if isinstance(each, click.Option)]
         self._known = {name: each for each in known for name in (*each.opts, *each.secondary_opts)}
         arguments = [each for each in parameters if isinstance(each, click.Argument)]
-        self._arguments = {f"--{each.name}": each for each in arguments if each.nargs == 1}
+        self._arguments = {f"--{_name_of(each)}": each for each in arguments if each.nargs == 1}
         self._named: dict[str, str] = {}
         self.options: list[str] = []
         self.bare: list[str] = []

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -24,7 +26,7 @@ from fink_dask.errors import LedgerError, SettingsError, parameter
 from fink_dask.export.formats import FORMATS, Column
 from fink_dask.ledger.ledger import storage_error
 from fink_dask.ledger.outdir import check_new_file, find_datasets
-from fink_dask.store.local import LOCAL
+from fink_dask.store.local import LOCAL, is_stream
 from fink_dask.store.location import locate
 from fink_dask.where.condition import Condition, bind_condition
 
@@ -180,7 +182,13 @@ def _why_not(schema: pa.Schema, name: str) -> str:
 
 @contextmanager
 def _aside(target: Path) -> Iterator[Path]:
-    """Yield a path beside the target, which gets its name at the end."""
+    """Yield a path beside the target, which gets its name at the end; what it holds, where that is a pipe or device."""
+    if is_stream(target):
+        with TemporaryDirectory(prefix="fink-dask-") as here:
+            yield (path := Path(here, "table"))
+            with path.open("rb") as file, target.open("ab") as stream:
+                shutil.copyfileobj(file, stream)
+        return
     path = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         yield path

@@ -16,7 +16,7 @@ from fink_dask.ledger.lease import hold_lease, is_held
 from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, latest, ledgers_path, storage_error, storage_in_words
 from fink_dask.ledger.records import JOINED
 from fink_dask.ledger.summary import State, Summary
-from fink_dask.store.local import LOCAL, is_finder_file
+from fink_dask.store.local import LOCAL, is_finder_file, is_stream
 from fink_dask.store.location import store_of
 from fink_dask.units import pluralize
 
@@ -185,6 +185,8 @@ def check_outside(target: Path, *outdirs: Path) -> None:
 
 def check_new_file(target: Path, outdir: Path) -> None:
     """Refuse to write a file over another one, where there is no directory, or among the alerts of a dataset."""
+    if is_stream(target):
+        return
     if target.exists() or target.is_symlink():
         raise SettingsError(f"{target} already exists: choose another name, or remove it")
     if not target.parent.is_dir():

@@ -56,13 +56,16 @@ def _panel(curve: pa.Table, name: str, quantity: str, x_range: Any) -> Any:
 
 
 def _draw(drawn: Any, points: pa.Table, label: str, band: str, kind: str, marker: str) -> None:
-    """Draw the points of a band and a kind, with error bars where they have errors."""
-    if not points.num_rows:
+    """Draw the points of a band and a kind, with error bars where they have errors; none has no place in the legend."""
+    times, values, errors = (
+        np.asarray(points[name].to_numpy(), dtype=np.float64)
+        for name in ("mjd", "limit" if kind == "limit" else "value", "error")
+    )
+    is_drawn = np.isfinite(times) & np.isfinite(values)
+    if not is_drawn.any():
         return
+    times, values, errors = times[is_drawn], values[is_drawn], np.nan_to_num(errors[is_drawn], posinf=0.0)
     colour, *_ = BANDS.get(band, BANDS[OTHER_BAND])
-    times = points["mjd"].to_numpy()
-    values = points["limit" if kind == "limit" else "value"].to_numpy()
-    errors = np.nan_to_num(points["error"].to_numpy())
     if kind != "limit":
         bars = [(value - error, value + error) for value, error in zip(values, errors, strict=True)]
         drawn.multi_line([(time, time) for time in times], bars, line_color=colour, line_alpha=0.4, legend_label=label)

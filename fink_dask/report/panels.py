@@ -313,8 +313,9 @@ def _measure(panels: Panels, fields: Fields, sample: Sample | None) -> None:
     ordered: list[str] = [*fields.survey.bands.values(), OTHER_BAND]
     for band in ordered:
         chosen = is_one & np.isin(codes, [code for code, each in enumerate(bands) if each == band])
-        if chosen.any():
-            panels.magnitudes[band] = np.histogram(found[chosen], edges, weights=sample.weights[chosen])[0]
+        drawn = np.histogram(found[chosen], edges, weights=sample.weights[chosen])[0]
+        if drawn.any():  # else all of its alerts are beyond the edges
+            panels.magnitudes[band] = drawn
     panels.magnitude_edges = edges
     is_beyond = ~np.isnan(found) & ((found < edges[0]) | (found > edges[-1]))
     panels.magnitudes_beyond = float(sample.weights[is_beyond].sum())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISCHR, S_ISFIFO, S_ISREG
 from typing import Any, ClassVar
 
 from fink_dask.errors import StorageError
@@ -19,8 +20,21 @@ from fink_dask.store.store import Heartbeat, Item, Result
 
 #: What is read of a file at once.
 _AT_ONCE_BYTES = 2**16
+#: Where a process finds what it was started with.
+_DESCRIPTOR = re.compile(r"/dev/(?:stdout|stderr|fd/[0-9]+)|/proc/self/fd/[0-9]+")
 #: What file systems say that have no hard links, or not from one directory into another.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+def is_stream(path: Path) -> bool:
+    """Tell whether a path is a pipe, a terminal or another such device: what is written there replaces nothing."""
+    if _DESCRIPTOR.fullmatch(str(path)):
+        return True  # even where the shell has led it to a file
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return S_ISFIFO(mode) or S_ISCHR(mode)
 
 
 class LocalStore:

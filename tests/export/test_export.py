@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,20 @@ def test_each_slip_is_a_line_and_leaves_nothing(
     assert words in line
     assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
     assert (tmp_path / "there.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_pipe_gets_what_a_file_would_and_is_no_file_to_be_protected(
+    sent: Transferred, tmp_path: Path, suffix: str
+) -> None:
+    pipe, file = tmp_path / f"pipe{suffix}", tmp_path / f"a{suffix}"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        piped = pool.submit(pipe.read_bytes)
+        export_table(sent.outdir, pipe, COLUMNS[sent.kind])
+        file.write_bytes(piped.result())
+    assert_values(read(file), sent, suffix)
+    assert pipe.is_fifo()
 
 
 def test_what_fails_in_the_middle_leaves_nothing(sent: Transferred, tmp_path: Path) -> None:

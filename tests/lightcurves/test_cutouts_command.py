@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def test_all_cutouts_of_the_objects_are_there_as_they_were_sent(sent: Transferre
     done = run_cli("cutouts", str(sent.outdir), *chosen, "-o", str(tmp_path / "f"), "--format", "fits")
     assert (done.returncode, remarks(done.stderr)) == (0, [])
     assert {path.stem: path.read_bytes() for path in (tmp_path / "f").iterdir()} == expected
-    done = run_cli("cutouts", str(sent.outdir), *chosen, "-o", str(tmp_path / "p"))
+    done = run_cli("cutouts", str(sent.outdir), names[0], *chosen, "-o", str(tmp_path / "p"))
     assert (done.returncode, remarks(done.stderr)) == (0, [])
     pictures = {path.stem: Image.open(path).size for path in (tmp_path / "p").iterdir()}
     assert pictures == {stem: fits.getdata(io.BytesIO(data)).shape[::-1] for stem, data in expected.items()}
@@ -111,6 +112,16 @@ def test_what_can_not_be_read_is_counted_and_the_others_are_written(sent: Transf
     assert done.returncode == 3
     assert "1 cutout" in done.stderr
     assert len(list((tmp_path / "p").iterdir())) == 3 * len(sent.objects[sent.damaged]) - 1
+
+
+def test_objects_are_named_as_for_a_light_curve_and_in_that_order(sent: Transferred, tmp_path: Path) -> None:
+    name = next(name for name in sent.objects if name != sent.damaged)
+    done = run_cli("cutouts", str(sent.outdir), name, "--json", cwd=tmp_path)
+    assert (done.returncode, len(json.loads(done.stdout)["files"][name])) == (0, 3 * len(sent.objects[name]))
+    assert len(list((tmp_path / "cutouts").iterdir())) == 3 * len(sent.objects[name])
+    for typed, words in (((name, str(sent.outdir)), f"{sent.outdir} is one"), ((str(sent.outdir),), "OBJECT")):
+        refused = run_cli("cutouts", *typed, cwd=tmp_path)
+        assert (refused.returncode, words in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["../../etc", "ZTF00nobody", "9" * 40])

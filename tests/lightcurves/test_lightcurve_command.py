@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -61,7 +62,10 @@ def test_all_ways_out_have_the_same_measurements(outdir: Path, name: str, tmp_pa
     assert [row["source"] for row in rows] == [
         "" if one is None else str(one) for one in expected["source"].to_pylist()
     ]
-    assert run_cli("lightcurve", str(outdir), name, "--csv", "-").stdout == text
+    for stdout in ("-", "/dev/stdout", "/dev/fd/1"):
+        printed = run_cli("lightcurve", str(outdir), "--object", name, "--csv", stdout)
+        assert (printed.stdout, remarks(printed.stderr)) == (text, [])
+    assert run_cli("lightcurve", str(outdir), name, "--csv", os.devnull, "--plot", os.devnull).returncode == 0
     page = (tmp_path / "c.html").read_text()
     assert name in page
     assert not re.search(r"<(script|link)[^>]+(src|href)=", page), "a page that is opened on a plane shows nothing"
@@ -91,6 +95,9 @@ def test_all_objects_can_be_had_where_a_terminal_shows_the_first(outdir: Path, t
         (("{outdir}", "{name}", "--json", "--csv", "-"), "--csv"),
         (("{outdir}", "{name}", "--csv", "{outdir}/nowhere/c.csv"), "nowhere"),
         (("{outdir}x", "{name}"), "{outdir}x"),
+        (("{name}", "{outdir}"), "{outdir} is one"),
+        (("{outdir}", "{name}", "--json", "--csv", "/dev/stdout"), "--csv"),
+        (("{outdir}", "{name}", "--plot", "/dev/stdout", "--csv", "-"), "--plot"),
     ],
 )
 def test_each_slip_is_a_line(outdir: Path, name: str, arguments: tuple[str, ...], words: str) -> None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fink_dask.dataset.surveys import find_fields
+from fink_dask.report.curve import page_of
 from fink_dask.report.examples import find_examples, find_objects
 from fink_dask.report.sample import choose_pieces
 
@@ -119,6 +120,26 @@ def test_alerts_without_a_history_are_shown_as_objects_with_many_alerts(survey: 
     assert (first.name, second.name) == ("1", "2")
     assert first.curve["g"].days.tolist() == [-3.0, -2.0, 0.0]
     assert "0" not in {example.name for example in find_objects(by_role, fields)}
+
+
+def test_a_band_without_a_point_is_in_no_legend() -> None:
+    columns = {
+        "mjd": [1.0, 2.0, 3.0, 4.0],
+        "band": ["g", "r", "i", "i"],
+        "value": [18.0, None, math.nan, None],
+        "limit": [None, 19.0, None, None],
+        "error": [None, None, 0.1, 0.1],
+        "kind": ["alert", "limit", "alert", "limit"],
+    }
+    one = {"positive": True, "quantity": "magpsf", "unit": "mag", "scale": "utc"}
+    kinds = {name: pa.float64() for name in ("mjd", "value", "limit", "error")}
+    curve = pa.table({name: pa.array(values, kinds.get(name)) for name, values in columns.items()})
+    for name, value in one.items():
+        curve = curve.append_column(name, pa.repeat(pa.scalar(value), 4))
+    drawn = page_of(curve, "ZTF18aa")
+    assert [f"{band} {kind}" in drawn for band, kind in zip("grii", columns["kind"], strict=True)] == [
+        *(True, True, False, False),
+    ]
 
 
 def test_a_class_that_is_a_number_has_its_name_and_one_that_is_new_the_name_of_its_column() -> None:

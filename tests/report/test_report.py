@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,10 @@ def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_pa
         assert run_cli("report", "alerts", "-o", "alerts.html", cwd=tmp_path).returncode == 0
     (tmp_path / "mine.html").write_text("<p>mine</p>")
     os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor() as pool:
+        piped = pool.submit((tmp_path / "pipe").read_text)
+        assert run_cli("report", "alerts", "-o", "pipe", cwd=tmp_path).returncode == 0
+        assert piped.result().endswith("</html>")
     for arguments, status, words in (
         (("nowhere",), 1, "has no ledger"),
         (("several", "-o", "several/report.html"), 2, "is inside"),
@@ -285,7 +290,7 @@ def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_pa
         (("alerts", "-o", "mine.html"), 1, "exists and is not a report"),
         (("alerts", "-o", "no/report.html"), 1, "is not a directory: make it first"),
         (("alerts", "-o", "several"), 2, "is a directory"),
-        (("alerts", "-o", "pipe"), 1, "exists and is not a report"),
+        (("alerts", "-o", "/dev/stdout", "--json"), 2, "/dev/stdout"),
     ):
         result = run_cli("report", *arguments, cwd=tmp_path)
         assert result.returncode == status, result.stderr
