@@ -19,7 +19,7 @@ from distributed.security import Security
 import fink_dask
 from fink_dask.cluster.local import MEMORY_FRACTION, Cluster
 from fink_dask.cluster.readiness import SAID_S, Needs, check_fitness, no_workers
-from fink_dask.errors import SettingsError, TransferError, one_line
+from fink_dask.errors import SettingsError, TransferError, one_line, parameter
 from fink_dask.progress.events import Doing, Observer
 from fink_dask.ranges.memory import FULL_SHARE, WORKER_BYTES, MemoryShare, share_memory
 
@@ -138,12 +138,15 @@ def _memory(workers: Collection[Mapping[str, Any]], memory_limit: int | None) ->
     """Divide the user's limit, or else the memory of the worker that has the least per thread."""
     if memory_limit is not None:
         everybody = sum(worker["nthreads"] for worker in workers)
-        return share_memory(memory_limit, len(workers) * WORKER_BYTES, everybody, full_shares=everybody)
+        # All threads of all workers may get a range, whatever is asked for.
+        remedy = f"give a larger {parameter('memory_limit')}, which is for the threads of all workers"
+        return share_memory(memory_limit, len(workers) * WORKER_BYTES, everybody, everybody, remedy)
     shares = []
     for worker in workers:
         limit, threads = worker["memory_limit"] * MEMORY_FRACTION, worker["nthreads"]
         if limit:  # a worker without a limit has room for all that it can use
-            shares.append(share_memory(int(limit), WORKER_BYTES, threads, full_shares=threads))
+            remedy = "give the workers more memory, of which they take half, or fewer threads"
+            shares.append(share_memory(int(limit), WORKER_BYTES, threads, threads, remedy))
     return min(shares, key=lambda share: share.total, default=FULL_SHARE)
 
 

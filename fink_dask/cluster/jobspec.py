@@ -111,14 +111,15 @@ class JobSpec:
 
     def memory_share(self, limit: int | None) -> MemoryShare:
         """Divide the memory of a job among its threads; `limit` is what the user allows all jobs together."""
-        threads = _THREADS_A_CONSUMER * self.turns * self.processes
+        consumers = self.turns * self.processes
+        threads = _THREADS_A_CONSUMER * consumers
         most = int(self.memory_bytes * MEMORY_FRACTION)
         remedy = "give jobs more --memory, of which they take half, or fewer --cores"
         if limit is not None and limit // self.asked.jobs < most:
             most = limit // self.asked.jobs
             remedy = f"give a larger {parameter('memory_limit')}, which is for all jobs, or fewer --jobs or --cores"
         # The process that watches over a job's workers is as large as one of them.
-        return share_memory(most, (self.processes + 1) * WORKER_BYTES, threads, threads, remedy)
+        return share_memory(most, (self.processes + 1) * WORKER_BYTES, threads, threads, remedy, consumers)
 
     def check_command(self) -> None:
         """Raise a SettingsError where there is no command that submits jobs."""

@@ -318,7 +318,8 @@ class _Size:
     def share(self, limit: int) -> MemoryShare:
         """Divide the memory among the consumers."""
         overhead = BASE_BYTES + (0 if self.is_here else self.workers * WORKER_BYTES)
-        return share_memory(limit, overhead, self.threads * self.workers, max(_FULL_SHARES, usable_cores()))
+        full = max(_FULL_SHARES, usable_cores())
+        return share_memory(limit, overhead, self.threads * self.workers, full, asked=self.busy)
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def check_memory() -> Check:
     limit = int(usable * MEMORY_FRACTION)
     words = f"{decimal(usable)} usable, of which a transfer takes at most {decimal(limit)}"
     try:
-        share_memory(limit, BASE_BYTES + cores * WORKER_BYTES, 2 * cores, 2 * cores)
+        share_memory(limit, BASE_BYTES + cores * WORKER_BYTES, 2 * cores, 2 * cores, asked=cores)
     except SettingsError as error:
         return Check("memory", "fail", f"{words}: {error}", "transfer with --nconsumers 1, or a larger --memory-limit")
     return Check("memory", "ok", words)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fink_dask.errors import SettingsError, parameter
 from fink_dask.kafka.line import least_fetch
 from fink_dask.settings import BATCH_BYTES, BUFFER_BYTES, QUEUE_BYTES
+from fink_dask.units import pluralize
 
 _MIB, _MB = 2**20, 10**6
 
@@ -64,6 +65,7 @@ def share_memory(
     consumers: int,
     full_shares: int,
     remedy: str | None = None,
+    asked: int | None = None,
 ) -> MemoryShare:
     """Divide memory among consumers.
 
@@ -71,15 +73,17 @@ def share_memory(
     `overhead`: what they take before they consume anything.
     `full_shares`: how many consumers may get `FULL_SHARE`; more of them share what these would have.
     `remedy`: what to tell the user to do where the limit is too low; by default what a local transfer can do.
+    `asked`: how many consumers the user has asked for, where there are more that prepare a range meanwhile.
     Raises SettingsError if the limit is too low for so many consumers.
     """
     needed = overhead + consumers * MIN_SHARE.total
     if limit < needed:
-        fewer = f", or fewer {parameter('nconsumers')}" if consumers > 1 else ""
+        asked = consumers if asked is None else asked
+        fewer = f", or fewer {parameter('nconsumers')}" if asked > 1 else ""
         mine = f"give a larger {parameter('memory_limit')}{fewer}"
         raise SettingsError(
-            f"{limit // _MB:,} MB of memory is too little for {consumers:,} consumer{'s' * (consumers > 1)}, "
-            f"as it takes {-(-needed // _MB):,} MB at least: {remedy or mine}"
+            f"{limit // _MB:,} MB of memory is too little for {pluralize(asked, 'consumer')}, which "
+            f"{'take' if asked > 1 else 'takes'} {-(-needed // _MB):,} MB at least: {remedy or mine}"
         )
     # Whatever is left above the least is shared equally, so that the total never exceeds the limit.
     room = FULL_SHARE.total - MIN_SHARE.total

@@ -115,6 +115,8 @@ def test_too_little_memory_is_one_line_that_says_how_much_would_do(kafka: Any, t
         (line,) = [line for line in result.stderr.splitlines() if line]
         assert words in line
         assert not list(tmp_path.iterdir())
+    assert "1 consumer," in line, "as was asked for"
+    assert "--nconsumers" not in line, "there are no fewer"
     (needed,) = re.findall(r"([\d,]+) MB at least", line)
     result = run_cli(*arguments, f"{needed.replace(',', '')}MB")
     assert result.returncode == 0, result.stderr
@@ -137,6 +139,18 @@ def test_the_limit_holds_for_all_workers_of_an_existing_scheduler_together(
         assert _share_of(*workers, limit=int(needed.replace(",", "")) * MB)
     else:
         assert overhead + threads * share.total <= limit
+
+
+@pytest.mark.parametrize(
+    ("limit", "remedy"), [(MIB, "--memory-limit"), (None, "more memory, of which they take half, or fewer threads")]
+)
+def test_workers_of_an_existing_scheduler_with_too_little_are_not_told_to_give_fewer_consumers(
+    limit: int | None, remedy: str
+) -> None:
+    """Each thread of a worker may get a range, however many consumers were asked for."""
+    with pytest.raises(SettingsError, match=remedy) as caught:
+        _share_of((2, 10 * MIB), limit=limit)
+    assert "--nconsumers" not in str(caught.value)
 
 
 def test_without_a_limit_the_poorest_worker_of_an_existing_scheduler_decides() -> None:
