@@ -545,7 +545,7 @@ class ConnectionPool:
         if settings.expansion > _BURSTS:
             most = max(1, int(most / settings.expansion))
         if settings.limit_rate is not None:
-            most = min(most, self.line.most_at_once(settings.limit_rate))
+            most = min(most, self.line.most_at_once(settings.limit_rate, settings.record_bytes))
             # The next response is asked for when this one is taken, and not before: more would come, whatever the rate.
             made_with = replace(settings, queue_bytes=1)
         fetch_bytes = min(most, self.line.fetch_for(settings.record_bytes))

@@ -37,6 +37,9 @@ _FIRST_READERS = 2
 _FIRST_BYTES = 4 * FIRST_FETCH_BYTES
 #: Where a rate is set: the part of it that readers keep to, as what has come is known half a second later.
 _KEPT = 0.92
+#: And the part that is of use: Kafka cuts responses off in the midst of a batch, and what was cut comes once more, as
+#: does what had come from beyond the end of a range.
+OF_USE = 0.8
 #: What a fetch asks for then, in seconds of the whole rate and of what this process may take of it, whichever is less;
 #: and the least, however little that is.
 _FETCH_S, _FETCH_OWN_S, _FETCH_BYTES = 0.125, 2.0, 2**16
@@ -193,9 +196,11 @@ class Line:
         with self._changed:
             self.fetch_bytes = max(min(MIN_FETCH_BYTES, most), min(most, int(wanted)))
 
-    def most_at_once(self, rate: int) -> int:
+    def most_at_once(self, rate: int, record_bytes: int = 0) -> int:
         """Return the most that a fetch should ask for where a rate is set, so that it is kept from the beginning."""
-        return max(_FETCH_BYTES, int(rate * min(_FETCH_S, _FETCH_OWN_S * self.part)))
+        most = max(_FETCH_BYTES, int(rate * min(_FETCH_S, _FETCH_OWN_S * self.part)))
+        # With room for one and a half, of the second batch a half would come in vain; one comes whole in any case.
+        return most if 2 * record_bytes <= most else min(most, record_bytes // 2)
 
     def take(self, reader: object, taken_bytes: int) -> None:
         """Count what a reader has taken, where a rate is set: as much as that is asked for then."""

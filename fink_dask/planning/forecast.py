@@ -14,6 +14,7 @@ from fink_dask.dataset.formats import FORMATS, Layout, Origin
 from fink_dask.errors import BrokerError, InterruptedTransferError, StorageError, parameter
 from fink_dask.kafka.connection import Admin, Connection
 from fink_dask.kafka.inspect import Sample
+from fink_dask.kafka.line import OF_USE
 from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.kafka.overview import look_at_removal
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed
@@ -118,7 +119,9 @@ def forecast(
     on_cores = (alerts * _ALERT_S + raw_bytes * _BYTE_S) / max(1, min(machine.cores, len(ranges)))
     most = line.slower_than if line.bytes_per_s is None else line.bytes_per_s
     rates: dict[Bound, float | None] = {"line": most, "limit": settings.kafka.limit_rate}
-    took = {bound: wire_bytes / rate for bound, rate in rates.items() if rate is not None} | {"cores": on_cores}
+    of_use = {"line": 1.0, "limit": OF_USE}
+    took = {bound: wire_bytes / (rate * of_use[bound]) for bound, rate in rates.items() if rate is not None}
+    took["cores"] = on_cores
     slowest = max(took, key=lambda bound: took[bound])
     is_known = line.bytes_per_s is not None or slowest != "cores"
     start_s = max(_START_S, _START_SHARE * machine.loaded_s) + _TRIPS * (line.round_trip_s or 0.0)

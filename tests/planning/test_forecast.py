@@ -16,6 +16,7 @@ import fink_dask
 from fink_dask.cli.main import cli
 from fink_dask.errors import StorageError
 from fink_dask.kafka.inspect import Sample
+from fink_dask.kafka.line import OF_USE
 from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed
 from fink_dask.ledger import outdir as outdir_module
@@ -229,8 +230,8 @@ BOUNDS: list[tuple[LineSpeed, str | None, float, str, float]] = [
     (LineSpeed(0.04, 1e6, True), None, 1.0, "less if the line carries more than 8 Mbit/s", 1.5 + 12 * 0.04 + 66),
     (LineSpeed(0.04, 1e6), None, 51.0, "bound by the line at 8 Mbit/s", 1.5 + 12 * 0.04 + 51 * 66),
     (LineSpeed(0.04, 1e6, expansion=4.0), None, 1.0, "bound by the line at 8 Mbit/s", 1.5 + 12 * 0.04 + 66 / 4),
-    (LineSpeed(0.001, 125e6), "40Mbit/s", 1.0, "bound by the limit at 40 Mbit/s", 1.5 + 66 / 5),
-    (UNKNOWN_LINE, "40Mbit/s", 1.0, "bound by the limit at 40 Mbit/s", 1.5 + 66 / 5),
+    (LineSpeed(0.001, 125e6), "40Mbit/s", 1.0, "bound by the limit at 40 Mbit/s", 1.5 + 66 / 5 / OF_USE),
+    (UNKNOWN_LINE, "40Mbit/s", 1.0, "bound by the limit at 40 Mbit/s", 1.5 + 66 / 5 / OF_USE),
     (LineSpeed(0.04, 1e6), "40Mbit/s", 1.0, "bound by the line at 8 Mbit/s", 1.5 + 12 * 0.04 + 66),
     (
         LineSpeed(bytes_per_s=1e6, is_of_before=True),
