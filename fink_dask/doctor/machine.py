@@ -23,7 +23,7 @@ from fink_dask.cluster.local import MEMORY_FRACTION, usable_cores, usable_memory
 from fink_dask.errors import FinkDaskError, SettingsError, words_of
 from fink_dask.kafka.confluent import librdkafka_version
 from fink_dask.kafka.probe import LineSpeed
-from fink_dask.ledger.outdir import check_outdir, find_ledger, free_bytes
+from fink_dask.ledger.outdir import check_outdir, find_ledger, free_bytes, nearest
 from fink_dask.ranges.memory import BASE_BYTES, WORKER_BYTES, share_memory
 from fink_dask.settings import TransferSettings
 from fink_dask.store.local import LOCAL
@@ -110,10 +110,7 @@ def check_place(outdir: Path) -> Iterator[Check]:
             ledger.store.try_commit(ledger.path / "trial")
             yield Check("storage", "ok", f"{outdir} can be reached, and keeps a put from replacing an existing object")
             return
-        beside = outdir.parent
-        while not beside.exists():
-            beside = beside.parent
-        yield from _try(beside)
+        yield from _try(nearest(outdir.parent))
     except FinkDaskError as error:
         yield Check("storage", "fail", str(error), "choose another --outdir")
     except OSError as error:

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -144,6 +144,12 @@ def read_holder(path: Path) -> Holder | None:
     return holder if isinstance(holder.pid, int) and 0 < holder.pid < 2**31 else None
 
 
+def check_free(ledger: Ledger) -> None:
+    """Raise a LedgerError if a job that is alive works on this ledger, as `hold_lease` would; writes nothing."""
+    if is_held(ledger):
+        raise _is_running(_leases(ledger.path)[-1:])
+
+
 def is_held(ledger: Ledger) -> bool:
     """Tell whether a job that is alive works on this ledger; writes nothing.
 
@@ -174,11 +180,7 @@ def _take(aside: Path) -> Path:
         earlier = _leases(aside.parent)
         now = store_of(aside).time(aside)
         if earlier and _is_alive(earlier[-1], now):
-            holder = read_holder(earlier[-1])
-            who = f"process {holder.pid} on {holder.host}" if holder else f"{earlier[-1]} can't be read"
-            raise LedgerError(
-                f"another transfer into this directory is running ({who}): wait until it ends, see fink-dask status"
-            )
+            raise _is_running(earlier[-1:])
         number = int(earlier[-1].stem.removeprefix("lease-")) + 1 if earlier else 1
         mine = aside.with_name(f"lease-{number:08d}.json")
         if not store_of(aside).link(aside, mine):
@@ -190,6 +192,15 @@ def _take(aside: Path) -> Path:
                 path.unlink(missing_ok=True)
             return mine
         mine.unlink(missing_ok=True)
+
+
+def _is_running(last: Sequence[Path]) -> LedgerError:
+    """Say that another job works on a ledger, and which one, as its last lease tells."""
+    holder = read_holder(last[0]) if last else None
+    who = f"process {holder.pid} on {holder.host}" if holder else "its lease can't be read"
+    return LedgerError(
+        f"another transfer into this directory is running ({who}): wait until it ends, see fink-dask status"
+    )
 
 
 def _is_alive(path: Path, now: float) -> bool:

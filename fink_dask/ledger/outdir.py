@@ -6,13 +6,17 @@ Those of several topics stand in one directory, each in ``OUTDIR/TOPIC`` with it
 
 from __future__ import annotations
 
+import errno
+import os
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from fink_dask.errors import LedgerError, SettingsError, StorageError, parameter
-from fink_dask.ledger.lease import hold_lease, is_held
+from fink_dask.ledger.lease import check_free, hold_lease, is_held
 from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, latest, ledgers_path, storage_error, storage_in_words
 from fink_dask.ledger.records import JOINED
 from fink_dask.ledger.summary import State, Summary
@@ -169,6 +173,45 @@ def check_outdir(ledger: Ledger) -> None:
             f"{ledger.outdir} is not empty and has no ledger {ledger.path}: choose another directory, "
             f"so that what is there is not mixed with the new dataset{_moved_alone(ledger)}"
         )
+
+
+def check_place(ledger: Ledger) -> None:
+    """Find out whether a transfer could begin here, and leave nothing behind.
+
+    Raises LedgerError if another job that is alive works on the ledger.
+    Raises StorageError if nothing can be written, or a commit would not be safe.
+    """
+    check_free(ledger)
+    if not ledger.store.renames:
+        ledger.store.try_commit(ledger.path / f".trial-{uuid.uuid4().hex}")
+        return
+    tried: set[Path] = set()
+    for path in (ledger.outdir, ledger.path):
+        place = nearest(path)
+        if place == path and not os.access(place, os.W_OK | os.X_OK):
+            raise StorageError(f"{os.strerror(errno.EACCES)}: {place}")
+        if place != path and place not in tried:
+            tried.add(place)
+            try_place(place)
+
+
+def nearest(path: Path) -> Path:
+    """Return a path, or the nearest directory above it that is there."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def try_place(place: Path) -> None:
+    """Try what a commit does in a directory that is there, in one that is removed again.
+
+    Raises StorageError if it can't be done.
+    """
+    try:
+        with TemporaryDirectory(prefix=".fink-dask-trial-", dir=place) as scratch:
+            store_of(place).try_commit(Path(scratch) / "trial")
+    except OSError as error:
+        raise StorageError(f"{error.strerror}: {place}") from error
 
 
 def check_outside(target: Path, *outdirs: Path) -> None:

@@ -108,14 +108,14 @@ def forecast(
         return known  # a guess would be no reason to refuse the disk
     raw_bytes = round(sum(count * mean for count, mean in means)) + (plan.estimated_bytes if plan is not None else 0)
     wire_bytes = round(raw_bytes * _wire_factor(sample) / line.expansion)
-    share = 1.0
+    share, file_bytes = 1.0, 0.0
     if summary.raw_bytes >= _TELLING_BYTES:
         share = summary.written_bytes / summary.raw_bytes
     elif raw_bytes and (samples or (free is not None and raw_bytes > free)):
         count = _SAMPLE_ALERTS
         if (rate := sample_rate(settings, line)) is not None:
             count = max(1, min(count, int(_SAMPLE_S * rate * alerts / max(1, wire_bytes))))
-        share = _sampled_share(settings, target, ranges, count)
+        share, file_bytes = _sampled_share(settings, target, ranges, count)
     on_cores = (alerts * _ALERT_S + raw_bytes * _BYTE_S) / max(1, min(machine.cores, len(ranges)))
     most = line.slower_than if line.bytes_per_s is None else line.bytes_per_s
     rates: dict[Bound, float | None] = {"line": most, "limit": settings.kafka.limit_rate}
@@ -128,7 +128,7 @@ def forecast(
     return replace(
         known,
         raw_bytes=raw_bytes,
-        written_bytes=round(raw_bytes * share),
+        written_bytes=round(raw_bytes * share + file_bytes * len(ranges)),
         seconds=start_s + took[slowest],
         start_seconds=start_s,
         wire_bytes=wire_bytes,
@@ -211,14 +211,21 @@ def _wire_factor(sample: Sample | None) -> float:
     return sum(sample.wire_sizes.values()) / sum(sample.sizes.values())
 
 
-def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[OffsetRange], count: int) -> float:
-    """Estimate the size of files as a share of the bytes in Kafka: write some alerts of the largest range to one."""
+def _sampled_share(
+    settings: TransferSettings, target: Target, ranges: Sequence[OffsetRange], count: int
+) -> tuple[float, float]:
+    """Estimate the size of files: write some alerts of the largest range to one.
+
+    Returns: the rows of files as a share of the bytes in Kafka; and the bytes that the files of each range take beside
+    their rows, which is most of them where packets are full and a topic is small.
+    """
     from fink_dask.ranges.decode import RangeDecoder  # its compiler takes a third of a second, and is rarely needed
 
     largest = max(ranges, key=len)
     middle = (largest.start + largest.end) // 2
     sample = OffsetRange(largest.partition, middle, min(middle + count, largest.end))
     raw, bad, parts = 0, 0, []
+    keys: set[str] = set()
     ends = time.monotonic() + _PATIENCE_S
     connection = open_sample(settings.kafka)
     try:
@@ -229,6 +236,7 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
             raw += batch.raw_bytes
             bad += len(decoded.bad)
             parts += [part.batch() for _, part in decoded.parts]
+            keys |= {key for key, _ in decoded.parts}
             if raw >= _SAMPLE_BYTES:
                 break
     except InterruptedTransferError:  # of what has come until then it is told
@@ -236,13 +244,14 @@ def _sampled_share(settings: TransferSettings, target: Target, ranges: Sequence[
     finally:
         connection.close()
     if not (parts and raw):  # nothing could be read or decoded, or the condition is true of no alert
-        return 0.0 if raw and not bad else 1.0
+        return (0.0 if raw and not bad else 1.0), 0.0
     layout = Layout(decoder.file_schema, settings.compression, decoder.records)
     rows = pa.Table.from_batches(parts)
     try:
-        return _file_bytes(target.identity.outformat, layout, sample, rows) / raw
+        rows_bytes, rest_bytes = _file_bytes(target.identity.outformat, layout, sample, rows)
     except OSError:  # no room for temporary files, for instance
-        return 1.0
+        return 1.0, 0.0
+    return rows_bytes / raw, rest_bytes * len(keys)
 
 
 def open_sample(kafka: KafkaSettings) -> Connection:
@@ -252,11 +261,12 @@ def open_sample(kafka: KafkaSettings) -> Connection:
     return Connection(replace(kafka, limit_rate=None, queue_bytes=1), fetch_bytes=_SAMPLE_FETCH_BYTES)
 
 
-def _file_bytes(outformat: str, layout: Layout, sample: OffsetRange, rows: pa.Table) -> int:
-    """Count the bytes that rows take in a file, without its fixed part, which is little in a real file."""
+def _file_bytes(outformat: str, layout: Layout, sample: OffsetRange, rows: pa.Table) -> tuple[float, float]:
+    """Count the bytes that rows take in a file, and those that any file takes beside them: two files tell."""
     with TemporaryDirectory() as directory:
         sizes = []
-        for number, table in enumerate((rows, rows.slice(0, 0))):
+        few = min(1, rows.num_rows - 1)
+        for number, table in enumerate((rows, rows.slice(0, few))):
             path = Path(directory) / str(number)
             file = FORMATS[outformat].create(path, layout, Origin("", "", sample, ""))
             if table.num_rows:
@@ -264,4 +274,5 @@ def _file_bytes(outformat: str, layout: Layout, sample: OffsetRange, rows: pa.Ta
             file.complete()
             sizes.append(file.file.size)
             file.close()
-    return sizes[0] - sizes[1]
+    of_row = (sizes[0] - sizes[1]) / (rows.num_rows - few)
+    return of_row * rows.num_rows, max(0.0, sizes[1] - few * of_row)

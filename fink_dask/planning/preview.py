@@ -10,13 +10,14 @@ from fink_dask.kafka.inspect import Inspector, open_inspector
 from fink_dask.kafka.offsets import OffsetRange, Watermarks
 from fink_dask.kafka.probe import UNKNOWN_LINE, LineSpeed, measure_line
 from fink_dask.kafka.topics import TopicChoice, no_such_topics
-from fink_dask.ledger.outdir import check_for_several, check_name, check_outdir, find_ledger
+from fink_dask.ledger.outdir import check_for_several, check_name, check_outdir, check_place, find_ledger
 from fink_dask.ledger.records import Plan
+from fink_dask.ledger.restart import check_restart
 from fink_dask.ledger.summary import completeness_of
 from fink_dask.planning.forecast import Machine, forecast, left_of, require_room, sample_rate, with_removal
 from fink_dask.planning.matches import Matches, look_at_some
-from fink_dask.planning.plan import still_there
-from fink_dask.planning.prepare import open_ranges, plan_next
+from fink_dask.planning.plan import planned_ends, removed_heads, still_there
+from fink_dask.planning.prepare import check_heads, open_ranges, plan_next
 from fink_dask.planning.schemas import inspect_topic
 from fink_dask.planning.several import joining, mixed_surveys, settings_of, settings_of_all
 from fink_dask.planning.waiting import wait_for_topics
@@ -139,8 +140,11 @@ def _preview(
     settings: TransferSettings, machine: Machine, inspector: Inspector, restart: bool, line: LineSpeed | None
 ) -> Outlook:
     ledger = find_ledger(settings.outdir)
-    if not restart:
+    if restart:
+        check_restart(ledger, settings.topic)
+    else:
         check_outdir(ledger)
+    check_place(ledger)
     target = inspect_topic(settings, inspector, ledger, fresh=restart)
     if target is None:
         return Outlook(settings.topic, 0, 0, 0, None, 0, 0, {})
@@ -148,6 +152,8 @@ def _preview(
     markers = ledger.markers(plans)
     draft = plan_next(settings, target, inspector, ledger, plans)
     plan = draft.plan
+    if plan is not None:
+        check_heads(settings, removed_heads(target.description.watermarks, planned_ends(plans)), lambda _: None)
     opened = open_ranges(plans, markers)
     left = [offset_range for _, offset_range in opened]
     todo = [*left, *(plan.ranges if plan else ())]

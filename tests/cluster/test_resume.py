@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, TopicPartition
 from fink_dask.cluster.choice import ClusterChoice
 from fink_dask.cluster.existing import Scheduler
 from fink_dask.errors import BrokerError, FinkDaskError, LedgerError
+from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import Lag, Summary, read_lag, write_lag
 from fink_dask.progress.events import Event, Note, TransferStarted
@@ -23,7 +24,7 @@ from fink_dask.progress.tally import Progress
 from fink_dask.running.run import run_transfer
 from fink_dask.settings import FollowSettings, KafkaSettings, TransferSettings
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
-from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.cli import remarks, run_cli, transfer_arguments
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, places
 from tests.harness.planned import plan_topic
 from tests.harness.producer import open_transaction, produce, produce_transaction
@@ -422,6 +423,21 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(kafka: Any, topic_name: str
     add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 40, first_id=900)
     again = json.loads(run_cli(*arguments, "--json").stdout)
     assert (again["offsets"], again["committed_alerts"]) == (40, 400)
+    with hold_lease(Ledger(tmp_path / "out")):
+        refused = run_cli(*arguments)
+    assert (refused.returncode, "another transfer into this directory is running" in refused.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=" ".join)
+def test_a_place_where_nothing_can_be_written_is_named_and_not_called_full(
+    kafka: Any, topic_name: str, more: list[str]
+) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 20, partitions=1)
+    refused = run_cli(*transfer_arguments(kafka, topic_name, Path("/proc/out"), *more))
+    assert refused.returncode == 1
+    line = remarks(refused.stderr)[-1]
+    assert "/proc" in line
+    assert "free" not in line
 
 
 def test_a_dataset_without_its_ledger_is_not_written_into(kafka: Any, topic_name: str, tmp_path: Path) -> None:
