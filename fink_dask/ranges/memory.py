@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fink_dask.errors import SettingsError, parameter
 from fink_dask.kafka.line import least_fetch
 from fink_dask.settings import BATCH_BYTES, BUFFER_BYTES, QUEUE_BYTES
-from fink_dask.units import pluralize
 
 _MIB, _MB = 2**20, 10**6
 
@@ -82,7 +81,7 @@ def share_memory(
         fewer = f", or fewer {parameter('nconsumers')}" if asked > 1 else ""
         mine = f"give a larger {parameter('memory_limit')}{fewer}"
         raise SettingsError(
-            f"{limit // _MB:,} MB of memory is too little for {pluralize(asked, 'consumer')}, which "
+            f"{limit // _MB:,} MB of memory is too little for {asked:,} consumer{'s' * (asked > 1)}, which "
             f"{'take' if asked > 1 else 'takes'} {-(-needed // _MB):,} MB at least: {remedy or mine}"
         )
     # Whatever is left above the least is shared equally, so that the total never exceeds the limit.
