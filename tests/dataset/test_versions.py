@@ -30,6 +30,8 @@ from tests.harness.powercut import Recorder, after_power_cut
 from tests.harness.versions import OTHER, V1, V2, V3, nullable, record, with_more
 
 NOWHERE = Partitioning(())
+#: One of this and V2 can be taken in.
+CLASH = {**V1, "fields": [*V1["fields"], {"name": "finkclass", "type": "int"}]}
 
 
 def parsed(raw: Any) -> AvroSchema:
@@ -81,19 +83,34 @@ def test_a_kill_after_any_operation_leaves_a_list_that_can_be_gone_on_with(tmp_p
 
 
 def test_of_schemas_that_come_at_once_all_that_fit_are_there_and_of_two_that_clash_one(tmp_path: Path) -> None:
-    clash = {**V1, "fields": [*V1["fields"], {"name": "finkclass", "type": "int"}]}
     for attempt in range(4):
         ledger = begun(tmp_path / str(attempt))
         gate = barrier(4)
-        sets = [[with_more(V1, 1), V2], [V3, clash], [clash, with_more(V1, 2)], [V2, V3]]
+        sets = [[with_more(V1, 1), V2], [V3, CLASH], [CLASH, with_more(V1, 2)], [V2, V3]]
         running = [start(take, ledger.outdir, raws, gate) for raws in sets]
         for process in running:
             process.join(60)
             assert process.exitcode == 0
         found = texts(ledger)
         assert len(found) == len(set(found)) == 5
-        assert len({parsed(V2).text, parsed(clash).text} & set(found)) == 1
+        assert len({parsed(V2).text, parsed(CLASH).text} & set(found)) == 1
         assert not list(ledger.path.glob("**/.*"))
+
+
+def test_a_schema_that_another_range_takes_in_meanwhile_is_not_clashed_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, real = begun(tmp_path / "alerts"), Ledger.schema
+
+    def another_is_faster(ledger: Ledger, identity: Identity) -> AvroSchema:
+        monkeypatch.undo()
+        take(ledger.outdir, [CLASH])
+        return real(ledger, identity)
+
+    monkeypatch.setattr(Ledger, "schema", another_is_faster)
+    with pytest.raises(SchemaError):
+        register(ledger, IDENTITY, NOWHERE, parsed(V2))
+    assert texts(ledger) == [parsed(raw).text for raw in (V1, CLASH)]
 
 
 def test_a_plan_that_names_its_schemas_needs_no_list_and_old_plans_keep_their_ids(tmp_path: Path) -> None:
