@@ -328,6 +328,19 @@ def test_alerts_without_an_identifier_are_no_duplicates(tmp_path: Path) -> None:
     assert found.is_kept(partitions, offsets).tolist() == [False, True, True, True, True, False]
 
 
+def test_an_alert_at_the_offset_of_a_duplicate_in_another_partition_stays(tmp_path: Path) -> None:
+    rows = {
+        "id": ["a", "a", "c", "a", "d"],
+        "kafka_partition": pa.array([0, 0, 0, 1, 1], pa.int32()),
+        "kafka_offset": pa.array([3, 7, 5, 5, 7], pa.int64()),
+    }
+    pq.write_table(pa.table(rows), tmp_path / "x.parquet")
+    found = find_duplicates([tmp_path / "x.parquet"], "id", pa.string())
+    partitions, offsets = (rows[name].to_numpy() for name in ("kafka_partition", "kafka_offset"))
+    for those in (found, found.among([OffsetRange(0, 0, 9), OffsetRange(1, 0, 9)])):
+        assert those.is_kept(partitions, offsets).tolist() == [True, False, True, False, True]
+
+
 def test_rows_of_no_range_are_noticed() -> None:
     index = RangeIndex([OffsetRange(0, 5, 10), OffsetRange(0, 20, 25), OffsetRange(2, 0, 3)])
     partitions, offsets = np.array([0, 0, 2, 0], np.int32), np.array([9, 20, 2, 5], np.int64)

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fink_dask.errors import InterruptedTransferError, LedgerError, SettingsErro
 from fink_dask.kafka import reader
 from fink_dask.kafka.line import Line
 from fink_dask.ledger.commit import roll_forward
+from fink_dask.ledger.remainder import rest_of
 from fink_dask.ledger.summary import summarise
 from fink_dask.progress.events import RangeProgress
 from fink_dask.ranges.slots import DecodeSlot, DecodeSlots
@@ -31,6 +33,7 @@ from tests.harness.crash import run
 from tests.harness.oracle import assert_exactly_once, fill_topic, places, wait_for
 from tests.harness.planned import plan_topic
 from tests.harness.producer import produce
+from tests.harness.topics import delete_records_before
 
 STEPS = ["staged", "marked", "linked", "renamed", "published"]
 
@@ -129,6 +132,27 @@ def test_a_range_that_is_committed_is_not_consumed_again(kafka: Any, topic_name:
     assert once.seconds
     assert not again.seconds
     assert once.rows == again.rows == heard[-1].rows == 200
+
+
+def test_what_is_left_of_a_range_is_read_though_kafka_has_nothing_more_of_what_is_there(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 200, partitions=1)
+    (item,) = plan_topic(kafka.bootstrap_servers, topic_name, tmp_path / "out", on_loss="fail")
+    transfer_range(item.range, item.settings)
+    ledger = item.settings.ledger
+    (marker,) = ledger.markers(ledger.plans())
+    rest = replace(
+        rest_of(marker),
+        wanted=((150, 160), (180, 200)),
+        files=(),
+        superseded=tuple(file.path for file in marker.files),
+        handed_over=((0, 150), (160, 180)),
+    )
+    delete_records_before(kafka.bootstrap_servers, topic_name, 0, 150)
+    transfer_range(item.range, item.settings, remainder=rest)
+    assert_exactly_once(ledger.outdir, [(0, offset) for start, end in rest.wanted for offset in range(start, end)])
+    assert verify_dataset(ledger).problems == ()
 
 
 def test_a_range_that_waits_for_its_turn_to_decode_keeps_nobody_from_the_line(
