@@ -168,7 +168,7 @@ def _look(schema: pa.Schema) -> _Looked:
     """Find the single values of a dataset: those of the record with the position are called as in light packets."""
     for survey in _SURVEYS:
         object_id, record, source_id, time, _ = survey
-        prefix = record if field_type(schema, f"{record}.ra") is not None else ""
+        prefix = record if record in schema.names and field_type(schema, f"{record}.ra") is not None else ""
         paths = {name: f"{prefix}.{name}" if prefix else name for name in _singles(schema, prefix)}
         paths |= {name: name for name in _singles(schema, "") if name not in paths and name != TOPIC}
         dotted = [

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from fink_dask.avro.spelling import steps_to
 from fink_dask.catalog.form import Form, paths_in
 from fink_dask.dataset.read import Part
 from fink_dask.dataset.season import TOPIC
@@ -100,7 +101,7 @@ class Reader:
         def column(path: str) -> pa.Array | None:
             if path in keys:
                 return pa.repeat(pa.scalar(keys[path], schema.field(path).type), count)
-            first, *below = path.split(".")
+            first, *below = steps_to(batch.schema.names, path)
             if first not in batch.schema.names:
                 return None
             found = batch.column(first)

@@ -42,5 +42,5 @@ def export(
         return 0
     say(f"{file}: {pluralize(made.rows, 'alert')}, {pluralize(len(made.columns), 'column')}")
     if made.left_out:
-        say(f"  left out   {', '.join(made.left_out)}: no single values")
+        say(f"  left out   {', '.join(made.left_out)}: a table has no place for them")
     return 0

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from fink_dask.avro.evolution import near_column
 from fink_dask.avro.schema import field_type
+from fink_dask.avro.spelling import steps_to
 from fink_dask.errors import SettingsError, parameter
 
 #: UTC as a Julian date (ZTF), or TAI as a modified Julian date (LSST).
@@ -318,11 +319,17 @@ def _why_refused(level: str) -> str | None:
 
 
 def column_of(batch: pa.RecordBatch, path: str) -> pa.Array:
-    """Return a column, or the field of nested structs that a dotted path leads to; null where its struct is."""
-    column, *fields = path.split(".") if path not in batch.schema.names else [path]
+    """Return a column, or the field of nested structs that a dotted path leads to; null where its struct is.
+
+    Raises KeyError if there is none.
+    """
+    column, *fields = steps_to(batch.schema.names, path)
     array = batch.column(column)
     for field in fields:
-        array = array.flatten()[array.type.get_field_index(field)]
+        index = array.type.get_field_index(field)
+        if index < 0:  # which would be the last of them
+            raise KeyError(path)
+        array = array.flatten()[index]
     return array
 
 

@@ -151,10 +151,15 @@ def expression(path: str) -> pc.Expression:
     return pc.field(*path.split("."))
 
 
+def _kind_of(schema: pa.Schema, path: str) -> pa.DataType | None:
+    """Find the type of a field; a column with dots in its own name is none of a survey's."""
+    return None if path in schema.names and "." in path else field_type(schema, path)
+
+
 def _look(schema: pa.Schema, survey: SurveyNames) -> Fields:
     def first(name: str, is_fit: Callable[[pa.DataType], bool]) -> str | None:
         for path in (f"{survey.record}.{name}", name):
-            kind = field_type(schema, path)
+            kind = _kind_of(schema, path)
             if kind is not None and is_fit(kind):
                 return path
         return None
@@ -166,19 +171,19 @@ def _look(schema: pa.Schema, survey: SurveyNames) -> Fields:
     paths = {role: path for role, (name, is_fit) in wanted.items() if (path := first(name, is_fit)) is not None}
     if "value" not in paths:
         paths |= {role: path for role, name in survey.light.items() if (path := first(name, _is_number)) is not None}
-    if (kind := field_type(schema, survey.mover)) is not None and _is_label(kind):
+    if (kind := _kind_of(schema, survey.mover)) is not None and _is_label(kind):
         paths["mover"] = survey.mover
-    classes = tuple(name for name in CLASSES if (kind := field_type(schema, name)) is not None and _is_label(kind))
+    classes = tuple(name for name in CLASSES if (kind := _kind_of(schema, name)) is not None and _is_label(kind))
     cutouts = {}
     for shown, column in CUTOUTS.items():
-        kind = field_type(schema, f"{column}{survey.stamp}")
+        kind = _kind_of(schema, f"{column}{survey.stamp}")
         if kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
             cutouts[shown] = f"{column}{survey.stamp}"
     return Fields(survey, paths, _history(schema, survey), cutouts, classes)
 
 
 def _history(schema: pa.Schema, survey: SurveyNames) -> tuple[str, ...]:
-    kind = field_type(schema, survey.history)
+    kind = _kind_of(schema, survey.history)
     if kind is None or not pa.types.is_list(kind) or not pa.types.is_struct(kind.value_type):
         return ()
     inside = pa.schema(list(kind.value_type))

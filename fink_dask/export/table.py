@@ -13,11 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from fink_dask.avro.evolution import near_column
 from fink_dask.avro.fields import Field, fields_of
 from fink_dask.avro.schema import field_type, is_single_value
+from fink_dask.avro.spelling import steps_to
 from fink_dask.dataset.formats import why_unreadable
 from fink_dask.dataset.partitioning import column_of
 from fink_dask.dataset.read import open_dataset
@@ -53,7 +55,7 @@ class Exported:
 
     rows: int
     columns: tuple[str, ...]
-    #: Columns of the dataset that are no single values, such as lists, maps and cutouts; empty if some were chosen.
+    #: Columns of the dataset that have no place in it, such as lists, maps and cutouts; empty if some were chosen.
     left_out: tuple[str, ...]
 
 
@@ -83,7 +85,12 @@ def export_table(
     check_new_file(target, locate(outdir))
     dataset = open_dataset(outdir, unique=unique)
     leaves = dict(_leaves(dataset.schema))
-    singles = {path: kind for path, kind in leaves.items() if is_single_value(kind)}
+    # No path leads through a struct, or to a field of one, with dots in its own name.
+    singles = {
+        path: kind
+        for path, kind in leaves.items()
+        if is_single_value(kind) and field_type(dataset.schema, path) == kind
+    }
     chosen = list(singles) if columns is None else list(dict.fromkeys(columns))
     for name in chosen:
         if name not in singles:
@@ -120,9 +127,11 @@ class Table:
         """Yield the rows that the condition is true of."""
         begin("reading alerts", self.rows, "alert")
         asked = self.condition.columns if self.condition is not None else ()
-        needed = {path.partition(".")[0] for path in (*(column.path for column in self.columns), *asked)}
-        names = [name for name in self._dataset.schema.names if name in needed]
-        for batch in self._dataset.to_batches(columns=names, batch_size=_ROWS):
+        names = self._dataset.schema.names
+        needed = {steps_to(names, path)[0] for path in (*(column.path for column in self.columns), *asked)}
+        # Not by their names alone, in which pyarrow takes dots for those of a path.
+        columns = {name: pc.field(name) for name in names if name in needed}
+        for batch in self._dataset.to_batches(columns=columns, batch_size=_ROWS):
             advance(batch.num_rows)
             arrays = [column_of(batch, column.path) for column in self.columns]
             rows = pa.record_batch(arrays, [column.path for column in self.columns])

@@ -270,3 +270,14 @@ def test_a_column_of_a_later_night_is_named_that_the_catalog_was_begun_without(t
     said = export_hats(tmp_path / "season", tmp_path / "catalog")
     assert (said.alerts, said.left_out) == (20, ("novelty",))
     assert isinstance(next(iter(content_of(tmp_path / "catalog").values())), pa.Table)
+
+
+def test_a_column_with_a_dot_in_its_name_is_none_of_a_struct(tmp_path: Path) -> None:
+    schema = avro_schema(AlertKind.ZTF_FULL)
+    alerts = list(made_up_alerts(AlertKind.ZTF_FULL, 20))
+    dotted = {**schema, "fields": [*schema["fields"], {"name": "my.note", "type": "double"}]}
+    add_night(tmp_path / "alerts", dotted, [alert | {"my.note": n / 2} for n, alert in enumerate(alerts)])
+    export_hats(tmp_path / "alerts", tmp_path / "catalog", ["my.note"])
+    tables = [table for (kind, _), table in content_of(tmp_path / "catalog").items() if not kind]
+    notes = [note for table in tables for each in table["lightcurve"].to_pylist() for note in each["my_note"]]
+    assert sorted(notes) == [n / 2 for n in range(20)], "it was looked for in a struct, and all of it is null"

@@ -13,7 +13,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from fink_dask.dataset.partitioning import MAX_KEY_LENGTH, NULL_KEY, Partitioning, hive_level, resolve_partitioning
+from fink_dask.dataset.partitioning import (
+    MAX_KEY_LENGTH,
+    NULL_KEY,
+    Partitioning,
+    column_of,
+    hive_level,
+    resolve_partitioning,
+)
 from fink_dask.errors import SettingsError
 
 NULL_DAY = f"year={NULL_KEY}/month={NULL_KEY}/day={NULL_KEY}"
@@ -318,6 +325,13 @@ def test_what_cannot_be_partition_columns_is_refused_in_one_line(
     with pytest.raises(SettingsError, match=words) as caught:
         resolve_partitioning(names, survey, schema)
     assert "\n" not in str(caught.value)
+
+
+def test_a_field_that_a_struct_lacks_is_not_another_one() -> None:
+    batch = pa.record_batch({"a": pa.array([{"b": 1, "c": 2}])})
+    assert column_of(batch, "a.b").to_pylist() == [1]
+    with pytest.raises(KeyError):
+        column_of(batch, "a.d")
 
 
 def test_a_column_of_as_many_values_as_rows_is_split_at_once() -> None:

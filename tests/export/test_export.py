@@ -26,6 +26,7 @@ from fink_dask.export.table import export_table
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import remarks, run_cli, transfer_arguments
 from tests.harness.kafka_install import apt_install, is_debian_root
+from tests.harness.nights import add_night
 from tests.harness.oracle import fill_topic
 from tests.harness.topics import create_topic, own_topic
 from tests.harness.versions import Livestream, record
@@ -231,6 +232,17 @@ def test_what_fails_in_the_middle_leaves_nothing(sent: Transferred, tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         export_table(sent.outdir, tmp_path / "a.csv", advance=stop)
     assert not list(tmp_path.iterdir()), "the next export would be refused, or a half table taken for a whole one"
+
+
+def test_columns_with_dots_in_their_own_names_are_columns_as_well(tmp_path: Path) -> None:
+    schema = record("alert", objectId="string", **{"candidate.jd": "double", "x.y": record("inside", z="int")})
+    alerts = [{"objectId": "ZTF18aa", "candidate.jd": number + 0.5, "x.y": {"z": number}} for number in range(3)]
+    add_night(tmp_path / "alerts", schema, alerts)
+    done = export_table(tmp_path / "alerts", tmp_path / "a.csv", where="candidate.jd > 1")
+    assert [row["candidate.jd"] for row in read(tmp_path / "a.csv")] == ["1.5", "2.5"]
+    assert done.left_out == ("x.y.z",), "no path leads there"
+    said = run_cli("lightcurve", str(tmp_path / "alerts"), "ZTF18aa")
+    assert (said.returncode, "a light curve needs" in said.stderr) == (2, True), "a column like a survey's is none"
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
