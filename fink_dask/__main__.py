@@ -18,6 +18,9 @@ def main() -> None:
     from fink_dask.cli.streams import prepare_streams
 
     prepare_streams()
+    # Who kills a transfer is told of semaphores otherwise, by a process of Python's own that tidies up after it: each
+    # of Dask's nannies has some, in two queues.
+    sys.warnoptions.append("ignore:resource_tracker")
     gc.disable()  # what is loaded stays, and looking for cycles in it takes a tenth of the time
     from fink_dask.cli.main import main as run
 

@@ -235,3 +235,22 @@ def test_a_transfer_that_failed_says_what_it_had_received(tmp_path: Path, capsys
     said = json.loads(capsys.readouterr().out)
     assert (said["state"], said["run_alerts"]) == ("failed", 0)
     assert (said["run_received_bytes"], said["run_wasted_bytes"]) == (640, 40)
+
+
+#: Does what a transfer does with workers, as far as Python's own processes are concerned, and is killed.
+_KILLED = """
+import multiprocessing, os, signal
+import fink_dask.cli.main
+from fink_dask.__main__ import main
+from fink_dask.cluster.forkserver import start_forkserver
+def run():
+    queue = multiprocessing.get_context(start_forkserver()).Queue()
+    os.kill(os.getpid(), signal.SIGKILL)
+fink_dask.cli.main.main = run
+main()
+"""
+
+
+def test_a_kill_is_followed_by_no_words_of_semaphores() -> None:
+    killed = subprocess.run([sys.executable, "-c", _KILLED], capture_output=True, text=True, timeout=300, check=False)
+    assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, "")
