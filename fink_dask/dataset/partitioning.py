@@ -47,6 +47,8 @@ _TIME_FIELDS = {
     "ztf": ("candidate.jd", "jd"),
     "lsst": ("diaSource.midpointMjdTai", "midpointMjdTai"),
 }
+#: What no two alerts have in common, or few: the number of an alert, and that of its object.
+IDENTIFIERS = frozenset({"candid", "objectId", "diaSourceId", "diaObjectId"})
 _DATE_COLUMNS = ("year", "month", "day")
 #: Of these, whatever type a packet's own fields of these names have.
 _DATE_PART = pa.int32()

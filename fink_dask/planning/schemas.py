@@ -22,8 +22,9 @@ from fink_dask.avro.framing import (
 )
 from fink_dask.avro.predictions import SCHEMA
 from fink_dask.avro.schema import AvroSchema, field_type, parse_schema
-from fink_dask.dataset.partitioning import Partitioning
+from fink_dask.dataset.partitioning import IDENTIFIERS, Partitioning
 from fink_dask.dataset.schema_versions import add_version, known_identities, known_versions, partitioning_of
+from fink_dask.dataset.writer import MAX_KEYS
 from fink_dask.errors import BrokerError, LedgerError, MissingSchemaError, SchemaError, SettingsError, parameter
 from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, TopicDescription
 from fink_dask.kafka.offsets import Interval
@@ -329,10 +330,16 @@ class Target:
 
     @property
     def remark(self) -> str | None:
-        """What is done in another way than was asked for."""
-        if self.identity.partitionby_asked is None:
-            return None
-        return f"the alerts have no {','.join(self.identity.partitionby_asked)}: partitioned by time instead"
+        """What is done in another way than was asked for, or than is sensible."""
+        if self.identity.partitionby_asked is not None:
+            return f"the alerts have no {','.join(self.identity.partitionby_asked)}: partitioned by time instead"
+        if name := next((each for each in self.identity.partitionby if each.rpartition(".")[2] in IDENTIFIERS), None):
+            return (
+                f"--partitionby {name} makes nearly as many directories and files as there are alerts, which are slow "
+                f"to write and to read, and a range of more than {MAX_KEYS:,} fails: leave it out, as readers find "
+                "what they filter by, or give time or a class"
+            )
+        return None
 
 
 def inspect_topic(

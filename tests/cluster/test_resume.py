@@ -429,6 +429,18 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(kafka: Any, topic_name: str
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=" ".join)
+def test_a_directory_for_each_alert_is_warned_of_before_it_is_made(
+    kafka: Any, topic_name: str, tmp_path: Path, more: list[str]
+) -> None:
+    fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 20, partitions=1)
+    said = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "out", "-partitionby", "candid", *more))
+    assert said.returncode == 0, said.stderr
+    assert "--partitionby candid makes nearly as many directories" in said.stdout + said.stderr
+    usual = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "usual", "-partitionby", "time", *more))
+    assert "directories" not in usual.stdout + usual.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=" ".join)
 def test_a_place_where_nothing_can_be_written_is_named_and_not_called_full(
     kafka: Any, topic_name: str, more: list[str]
 ) -> None:
