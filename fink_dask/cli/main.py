@@ -53,6 +53,9 @@ COMMANDS = {
     "completion": "Complete commands and options with Tab in your shell.",
 }
 
+#: Those that leave nothing behind where they are stopped.
+_LOOKING = frozenset({"doctor", "topics", "schema", "peek", "status", "verify", "read"})
+
 
 class _Commands(MutableMapping[str, click.Command]):
     """The commands by name, each loaded when it is asked for: all together take as long as everything else."""
@@ -138,9 +141,10 @@ _DASK_CONFIG = "A dask config file"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status; every failure is one line on stderr."""
-    handle_signals()
     typed = sys.argv[1:] if arguments is None else arguments
-    begin(next((word for word in typed if word in cli.commands), None), typed)
+    command = next((word for word in typed if word in cli.commands), None)
+    handle_signals(looks=command in _LOOKING)
+    begin(command, typed)
     # Where a terminal does not use UTF-8, characters that it lacks are written as escapes.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in {"strict", "surrogateescape"}:
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -196,7 +200,8 @@ def _signal_behind(error: BaseException) -> SignalReceivedError | None:
 
 def _stop(received: SignalReceivedError) -> int:
     if not received.said:
-        say("fink-dask: stopped; what is written is safe, and the same command may be run again", err=True)
+        safe = "" if received.looks else "; what is written is safe, and the same command may be run again"
+        say(f"fink-dask: stopped{safe}", err=True)
     print_failure("stopped by a signal", "interrupted")
     _forget_clusters()
     return received.exit_code

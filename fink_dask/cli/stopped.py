@@ -44,9 +44,11 @@ _LATER_S = 1.0
 class SignalReceivedError(KeyboardInterrupt):
     """A signal asked this process to stop."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, looks: bool = False) -> None:
         super().__init__(number)
         self.number = number
+        #: Whether the command only looks at something.
+        self.looks = looks
         #: Whether somebody has told the user.
         self.said = False
 
@@ -56,8 +58,11 @@ class SignalReceivedError(KeyboardInterrupt):
         return 128 + self.number
 
 
-def handle_signals() -> None:
-    """Turn the first signal that asks to stop into a `SignalReceivedError` in the main thread."""
+def handle_signals(looks: bool = False) -> None:
+    """Turn the first signal that asks to stop into a `SignalReceivedError` in the main thread.
+
+    `looks`: whether the command only looks at something, so that nothing of it is safe, or goes on.
+    """
     received: float | None = None
     unraisable = sys.unraisablehook
 
@@ -67,14 +72,14 @@ def handle_signals() -> None:
         if received is not None:
             if now - received < _SAME_S:
                 return
-            _end_at_once(number)
+            _end_at_once(number, looks)
         received = now
         # A broker or a file system that does not let go must not keep the user waiting. What is committed is safe
         # whenever the process ends, and workers end with it.
-        watchdog = threading.Timer(_PATIENCE_S, _end_at_once, (number,))
+        watchdog = threading.Timer(_PATIENCE_S, _end_at_once, (number, looks))
         watchdog.daemon = True
         watchdog.start()
-        raise SignalReceivedError(number)
+        raise SignalReceivedError(number, looks)
 
     def again(lost: sys.UnraisableHookArgs) -> None:
         """Send the signal again that came where Python drops errors, such as while it collects garbage."""
@@ -108,13 +113,14 @@ def counting(committed: Callable[[], int]) -> Iterator[None]:
         _COUNTS.pop()
 
 
-def _end_at_once(number: int) -> None:
+def _end_at_once(number: int, looks: bool) -> None:
     """End the process as it is, and say so past whatever lock the other writers hold."""
-    safe = "what is committed is safe"
+    safe = "; what is committed is safe"
     with suppress(Exception):  # it is counted while others add to it
-        safe = f"{pluralize(_COUNTS[-1](), 'alert')} safe"
+        safe = f"; {pluralize(_COUNTS[-1](), 'alert')} safe"
+    words = "" if looks else f"{safe}; run the same command again to continue"
     with suppress(OSError):
-        os.write(2, f"\nfink-dask: stopped at once; {safe}; run the same command again to continue\n".encode())
+        os.write(2, f"\nfink-dask: stopped at once{words}\n".encode())
     os._exit(128 + number)
 
 

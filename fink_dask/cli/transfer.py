@@ -291,7 +291,14 @@ def _ask_before_restart(settings: TransferSettings, choice: TopicChoice) -> None
             alerts = "an unknown number of alerts"
         several = f"the datasets of {pluralize(len(ledgers), 'topic')}"
         what = f"the dataset of {settings.topic}" if choice.is_one else several
-        click.confirm(f"Replace {what} in {settings.outdir} ({alerts})?", abort=True, err=True)
+        try:
+            click.confirm(f"Replace {what} in {settings.outdir} ({alerts})?", abort=True, err=True)
+        except click.Abort as error:
+            if isinstance(error.__context__, EOFError):  # out of a pipe that has no answer
+                click.echo(err=True)
+                words = f"{parameter('restart', True)} asks for confirmation, and nobody has answered"
+                raise SettingsError(f"{words}: give {parameter('yes', True)}") from error
+            raise
 
 
 def _preview(

@@ -20,7 +20,9 @@ That of a topic of a season, ``OUTDIR/TOPIC``, is in ``OUTDIR.fink/TOPIC/``, so 
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -384,9 +386,26 @@ def _read(kind: str, path: Path) -> dict[str, Any]:
         raise storage_error(error, path) from error
 
 
+#: What a file system says where it is not the file that is at fault.
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
 def storage_error(error: OSError, path: Path) -> StorageError:
-    """Say an OSError in one line, with what it happened to."""
+    """Say an OSError in one line, with what it happened to: no file of a passing name, but where it may not be."""
+    if error.errno in _FORBIDDEN:
+        named = [os.fspath(each) for each in (error.filename, error.filename2) if isinstance(each, str | os.PathLike)]
+        for place in map(_directory_of, named or [path]):
+            if not os.access(place, os.W_OK | os.X_OK):
+                return StorageError(f"can't write to {place}: {error.strerror}")
     return StorageError(f"{error.strerror or error}: {error.filename or path}")
+
+
+def _directory_of(path: str | Path) -> Path:
+    """Return the directory that has a file, or the nearest one that is there."""
+    place = Path(path).parent
+    while not os.path.exists(place) and place != place.parent:  # noqa: PTH110 - Path.exists may not be let in
+        place = place.parent
+    return place
 
 
 @contextmanager

@@ -189,7 +189,7 @@ def check_place(ledger: Ledger) -> None:
     for path in (ledger.outdir, ledger.path):
         place = nearest(path)
         if place == path and not os.access(place, os.W_OK | os.X_OK):
-            raise StorageError(f"{os.strerror(errno.EACCES)}: {place}")
+            raise StorageError(f"can't write to {place}: {os.strerror(errno.EACCES)}")
         if place != path and place not in tried:
             tried.add(place)
             try_place(place)
@@ -211,7 +211,7 @@ def try_place(place: Path) -> None:
         with TemporaryDirectory(prefix=".fink-dask-trial-", dir=place) as scratch:
             store_of(place).try_commit(Path(scratch) / "trial")
     except OSError as error:
-        raise StorageError(f"{error.strerror}: {place}") from error
+        raise StorageError(f"can't write to {place}: {error.strerror}") from error
 
 
 def check_outside(target: Path, *outdirs: Path) -> None:

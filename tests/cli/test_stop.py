@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,8 @@ from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.ledger.summary import Arrival, Phase, write_arrival
 from fink_dask.settings import KafkaSettings, TransferSettings
-from tests.harness.cli import PROGRAM, environment
+from tests.harness.cli import PROGRAM, environment, remarks
+from tests.harness.kafka_settings import HOST
 from tests.harness.ledgers import make_ledger, make_plan, transfer
 
 #: What fastavro does, and other compiled code, when a signal comes in its middle.
@@ -43,6 +45,19 @@ def test_a_signal_in_the_middle_of_compiled_code_is_no_bug(name: str, code: int)
     )
     assert done.returncode == code, done.stderr
     assert done.stderr == "fink-dask: stopped; what is written is safe, and the same command may be run again\n"
+
+
+def test_who_stops_a_look_at_a_kafka_is_not_told_that_something_is_safe() -> None:
+    with socket.socket() as silent:
+        silent.bind((HOST, 0))
+        silent.listen()
+        looking = [*PROGRAM, "topics", "--servers", f"{HOST}:{silent.getsockname()[1]}"]
+        with subprocess.Popen(looking, stderr=subprocess.PIPE, text=True, env=environment()) as command:
+            silent.accept()
+            command.send_signal(signal.SIGINT)
+            _, err = command.communicate(timeout=300)
+    assert command.returncode == 130
+    assert remarks(err) == ["fink-dask: stopped"]
 
 
 _COLLECT = """

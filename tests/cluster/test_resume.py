@@ -353,6 +353,8 @@ def test_a_restart_asks_first_and_a_no_changes_nothing(kafka: Any, topic_name: s
     assert refused.returncode == 1
     assert "Replace the dataset" in refused.stderr
     assert "nothing was changed" in refused.stderr
+    unanswered = run_cli(*arguments)
+    assert (unanswered.returncode, "give --yes" in unanswered.stderr.splitlines()[-1]) == (2, True)
     assert_exactly_once(tmp_path / "out", oracle.values)
     accepted = run_cli(*arguments, "--yes")
     assert accepted.returncode == 0, accepted.stderr

@@ -228,7 +228,7 @@ def test_restart_limit_dry_run_and_schemas_are_for_each(kafka: Any, stem: str, t
     assert [topic["alerts"] for topic in json.loads(limited.stdout)["topics"]] == [40, 40]
     assert {path.name for path in tmp_path.glob("avro_schema_*")} == {f"avro_schema_{stem}_{x}.json" for x in "ab"}
     refused = transfer(kafka, both, night, "--restart", cwd=tmp_path)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "Replace the datasets of 2 topics" in refused.stderr
     again = transfer(kafka, both, night, "--restart", "--yes", "--json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fink_dask.errors import LedgerError, StorageError
 from fink_dask.kafka.offsets import OffsetRange, subtract
 from fink_dask.ledger.commit import Attempt, publish, roll_forward
-from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.ledger import Ledger, storage_error
 from fink_dask.ledger.outdir import check_outdir, create_ledger, remove_if_unused
 from fink_dask.ledger.records import checksum
 from fink_dask.ledger.summary import summarise
@@ -196,6 +196,21 @@ def test_a_directory_that_is_read_only_is_one_line(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(StorageError, match="Permission denied"):
         create_ledger(Ledger(tmp_path / "alerts"))
+
+
+def test_what_may_not_be_written_is_the_directory_and_no_file_of_a_passing_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (staged, dataset) = (tmp_path / "staged", tmp_path / "dataset")
+    staged.mkdir()
+    dataset.mkdir()
+    forbidden = {dataset}
+    monkeypatch.setattr(os, "access", lambda place, _: Path(place) not in forbidden)  # root would be let in
+    refused = PermissionError(errno.EACCES, "Permission denied", str(staged / ".x"), None, str(dataset / "new" / "x"))
+    assert str(storage_error(refused, tmp_path)) == f"can't write to {dataset}: Permission denied"
+    forbidden.clear()
+    unreadable = PermissionError(errno.EACCES, "Permission denied", str(staged / "marker"))
+    assert str(storage_error(unreadable, tmp_path)) == f"Permission denied: {staged / 'marker'}"
 
 
 def test_a_marker_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
