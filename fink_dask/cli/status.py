@@ -43,7 +43,8 @@ class _Seen:
 def status(outdir: Path, as_json: bool) -> int:
     """Show how far the transfer into OUTDIR has got; only reads the ledger, and writes nothing.
 
-    If OUTDIR holds the datasets of several topics, each of them is shown.
+    If OUTDIR holds the datasets of several topics, each of them is shown. Exit status: 0 however far it is, running,
+    interrupted or complete (--json has it as state, and verify's exit status tells), 1 if that can't be told.
     """
     from fink_dask.cli.results import headline, print_intervals, print_summary_json
     from fink_dask.ledger.lease import is_held
@@ -64,10 +65,10 @@ def status(outdir: Path, as_json: bool) -> int:
             )
         if ledger.outdir.is_dir() and any(ledger.outdir.iterdir()):
             check_dataset(ledger)
-        raise LedgerError(
-            f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet"
-            f"{dataset_beside(ledger) or '; of a topic that is empty, nothing is written'}"
-        )
+        lack = f"there is no ledger {ledger.path}: no transfer into {ledger.outdir} was planned yet"
+        if not ledger.outdir.exists() and not ledger.path.exists():
+            lack = f"there is no dataset {ledger.outdir}, nor a ledger of one beside it: check the name"
+        raise LedgerError(f"{lack}{dataset_beside(ledger) or '; of a topic that is empty, nothing is written'}")
     seen = _look(ledger)
     running, completeness, lag, arrival = seen.running, seen.completeness, seen.lag, seen.arrival
     if as_json:

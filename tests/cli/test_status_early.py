@@ -84,6 +84,23 @@ def test_what_was_limited_says_that_there_is_more_and_a_dataset_that_is_gone_is_
         assert "complete" not in result.stdout
 
 
+def test_a_script_that_looks_is_not_ended_by_what_it_sees_and_one_that_verifies_is(tmp_path: Path) -> None:
+    plan = make_plan([OffsetRange(0, 0, 20), OffsetRange(1, 0, 20)])
+    ledger = make_ledger(tmp_path / "alerts", plan)
+    transfer(ledger, plan, plan.ranges[0])
+    for place in (ledger.outdir, tmp_path):  # alone, and as one of several
+        looked = run_cli("status", str(place), "--json")
+        assert (looked.returncode, json.loads(looked.stdout)["state"]) == (0, "interrupted")
+        assert run_cli("verify", str(place)).returncode == 1
+
+
+def test_a_place_where_nothing_is_is_not_one_where_nothing_was_planned_yet(tmp_path: Path) -> None:
+    looked = run_cli("status", str(tmp_path / "nowhere" / "alerts"))
+    assert looked.returncode == 1
+    assert "check the name" in looked.stderr
+    assert "planned" not in looked.stderr
+
+
 @pytest.mark.parametrize("command", ["status", "verify"])
 def test_a_mistyped_dataset_is_said_with_the_one_that_is_there(command: str, tmp_path: Path) -> None:
     make_ledger(tmp_path / "alerts", make_plan([OffsetRange(0, 0, 1)]))
