@@ -355,14 +355,16 @@ def take(kind: type, values: dict[str, Any]) -> dict[str, Any]:
 def _made(field: str, given: Option, default: Any) -> Callable[[Command], Command]:
     spelled = f"--{given.name.replace('_', '-')}"
     kind: Any = str
-    if given.choices:
+    if given.is_flag:
+        kind = None  # click's own: its oldest version takes a flag of a given type for one that is not there
+    elif given.choices:
         kind = click.Choice(given.choices, case_sensitive=given.choices[0].islower())
     elif given.is_file:
         kind = UserPath(dir_okay=False, path_type=Path)
     elif given.is_repeatable:
         kind = Lines()
     elif given.is_number or isinstance(default, int):
-        kind = bool if given.is_flag else int
+        kind = int
 
     def take_value(_: click.Context, parameter_: click.Parameter, value: Any) -> Any:
         if value is None or given.is_flag or given.choices or given.is_file:
