@@ -27,6 +27,7 @@ from fink_dask.api.settings import errors_in_python, kafka_of, taken
 from fink_dask.avro.evolution import Versions
 from fink_dask.avro.files import read_schema_file
 from fink_dask.avro.schema import parse_schema
+from fink_dask.avro.spelling import steps_to
 from fink_dask.cluster.existing import workers_of
 from fink_dask.dataset.formats import KAFKA_FIELDS
 from fink_dask.dataset.partitioning import Partitioning
@@ -301,7 +302,8 @@ def _decoder(source: TopicSource, names: Sequence[str], partition: int) -> Range
     if identity.columns is None:
         kept = wanted or [source.versions.arrow.names[0]]
     else:
-        kept = [column for column in identity.columns if column.partition(".")[0] in wanted] or [identity.columns[0]]
+        names = source.versions.arrow.names
+        kept = [each for each in identity.columns if steps_to(names, each)[0] in wanted] or [identity.columns[0]]
     is_all = identity.columns is None and set(kept) == set(source.versions.arrow.names)
     return RangeDecoder(
         source.versions, replace(identity, columns=None if is_all else tuple(sorted(kept))), Partitioning(()), partition

@@ -95,12 +95,14 @@ def print_table(
     if datasets and list(datasets) != [summary.topic for summary in summaries]:
         rows[-1] = pluralize(len(datasets), "dataset")
     shown = [*(states or [summary.state for summary in summaries]), total.state]
-    names = ["alerts", *(["filtered"] if total.filtered else []), "quarantined", "lost", "files"]
+    others = [name for name in ("handed_over", "filtered") if getattr(total, name)]
+    names = ["alerts", *others, "quarantined", "lost", "files"]
     # No wider than necessary: with topics of the usual length it fits a terminal of 80 columns.
     width = max(map(len, rows))
     wide = {name: max(len(name), len(f"{getattr(total, name):,}")) for name in names}
     widest = max(map(len, shown))
-    click.echo(f"{'':{width}}  {'state':{widest}}{''.join(f'  {name:>{wide[name]}}' for name in names)}")
+    heads = "".join(f"  {name.replace('_', ' '):>{wide[name]}}" for name in names)
+    click.echo(f"{'':{width}}  {'state':{widest}}{heads}")
     for row, summary, state in zip(rows, (*summaries, total), shown, strict=True):
         word = click.style(f"{state:{widest}}", fg=STATE_COLOURS[summary.state], bold=True)
         counts = "".join(f"  {getattr(summary, name):>{wide[name]},}" for name in names)

@@ -25,6 +25,7 @@ from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.oracle import Oracle, assert_values_equal, fill_topic, make_topic, note
 from tests.harness.producer import produce
 from tests.harness.topics import create_topic, delete_records_before, own_topic
+from tests.harness.versions import Livestream, record
 
 COUNT = 900
 
@@ -131,6 +132,13 @@ def test_columns_and_fields_of_structs_are_chosen(kafka: Any, other: str) -> Non
     assert row.diaSource == {name: alert["diaSource"][name] for name in ("diaSourceId", "midpointMjdTai")}
     assert list(table.columns) == ["diaSource"]
     assert len(pickle.dumps(_source(frame))) < 20_000, "it travels with every partition"
+
+
+def test_a_column_with_dots_in_its_own_name_is_one(kafka: Any, other: str) -> None:
+    create_topic(kafka.bootstrap_servers, other, 1)
+    Livestream(kafka.bootstrap_servers, other).add([record("alert", objectId="string", **{"x.y": "double"})] * 3)
+    frame = fink_dask.read_topic(other, kafka.bootstrap_servers, columns=["objectId", "x.y"])
+    assert frame[["x.y"]].compute()["x.y"].notna().sum() == 3
 
 
 def test_an_empty_topic_is_a_frame_without_rows(kafka: Any, other: str) -> None:

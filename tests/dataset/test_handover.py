@@ -105,6 +105,9 @@ def test_files_of_several_topics_are_handed_over_by_one_list(tmp_path: Path) -> 
     done = run_cli("hand-over", str(season), "--copied", str(tmp_path / "list"), "--json")
     assert (done.returncode, json.loads(done.stdout)["ranges"]) == (0, 3), done.stderr
     assert [read_places(each) for each in ledgers] == [[], OF_SECOND]
+    table = run_cli("status", str(season)).stdout.splitlines()
+    assert "handed over" in table[0], "it looks as if there had been fewer alerts"
+    assert f"{2 * len(places(PLAN)) - len(OF_SECOND)}" in table[3]
     for strange in ("nobody/part-1.parquet", "part-1.parquet", "other/part-1.parquet"):
         (tmp_path / "list").write_text(strange)
         refused = run_cli("hand-over", str(season), "--copied", str(tmp_path / "list"))
