@@ -134,7 +134,7 @@ class Workspace:
 
         def write(marker: Marker) -> None:
             name = self._target.marker_path(marker.range, marker.revision).name
-            self._store.write_new(ledger_markers / name, seal("marker", marker.to_json()))
+            self._store.write_new(ledger_markers / name, marker.sealed())
             if marker.quarantine is not None:
                 _copy(source.path, marker.quarantine, quarantine)
 

@@ -30,7 +30,7 @@ from pathlib import Path, PurePosixPath
 from fink_dask.errors import FinkDaskError, LedgerError, StorageError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import QUARANTINE_DIRECTORY, Ledger, storage_in_words
-from fink_dask.ledger.records import DataFile, Marker, Plan, seal, unseal
+from fink_dask.ledger.records import DataFile, Marker, Plan, unseal
 from fink_dask.store.local import LOCAL, directories_down_to, has_size
 from fink_dask.store.newfile import NewFile
 from fink_dask.store.store import Store
@@ -290,7 +290,7 @@ class Attempt:
         mine = self.directory / MARKER
         # From here on a roll forward may commit it.
         self._marked = True
-        self.ledger.store.write_new(mine, seal("marker", marker.to_json()))
+        self.ledger.store.write_new(mine, marker.sealed())
         self.ledger.store.sync(self.directory)
         self.ledger.store.sync(self.directory.parent)
         self._step("marked")

@@ -494,11 +494,20 @@ class Marker:
         """Return the marker as JSON holds it."""
         content = asdict(self)
         content["range"] = [self.range.partition, self.range.start, self.range.end]
-        for name in _INTERVALS:
-            content[name] = _pack(content[name], self.range.start)
         if not self.handed_over:
             del content["handed_over"]  # markers without it are those of earlier versions
         return content
+
+    def sealed(self) -> bytes:
+        """Return the marker as a document, with its checksum; many intervals are packed.
+
+        What is compared, as a compaction compares it, is not: how well something is compressed depends on the library.
+        """
+        content = self.to_json()
+        for name in _INTERVALS:
+            if name in content:
+                content[name] = _pack(content[name], self.range.start)
+        return seal("marker", content)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Marker:
