@@ -159,8 +159,10 @@ class Errors:
         From one that has answered before, it means that the broker goes away.
         """
         _librdkafka_log.log(level, form, *words)
+        if level >= logging.ERROR or self.has_answered:  # errors come by themselves
+            return
         closed = KafkaError(KafkaError._TRANSPORT, words[-1])
-        if level < logging.ERROR and not self.has_answered and is_of_protocol(closed):
+        if is_of_protocol(closed):
             self(closed)
 
     def refusal_since(self, began: float) -> KafkaError | None:
