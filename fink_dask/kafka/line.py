@@ -43,6 +43,8 @@ OF_USE = 0.8
 #: What a fetch asks for then, in seconds of the whole rate and of what this process may take of it, whichever is less;
 #: and the least, however little that is.
 _FETCH_S, _FETCH_OWN_S, _FETCH_BYTES = 0.125, 2.0, 2**16
+#: With room for fewer large records than that, a fetch asks for one: of two and a half, the half would come in vain.
+_FEW = 4
 #: Seconds of not reading that are made up for afterwards: a batch is decoded meanwhile.
 _CREDIT_S = 0.5
 #: Seconds between two looks at whether a reader that waits is still wanted.
@@ -199,8 +201,8 @@ class Line:
     def most_at_once(self, rate: int, record_bytes: int = 0) -> int:
         """Return the most that a fetch should ask for where a rate is set, so that it is kept from the beginning."""
         most = max(_FETCH_BYTES, int(rate * min(_FETCH_S, _FETCH_OWN_S * self.part)))
-        # With room for one and a half, of the second batch a half would come in vain; one comes whole in any case.
-        return most if 2 * record_bytes <= most else min(most, record_bytes // 2)
+        # A batch comes whole in any case.
+        return most if _FEW * record_bytes <= most else min(most, record_bytes // 2)
 
     def take(self, reader: object, taken_bytes: int) -> None:
         """Count what a reader has taken, where a rate is set: as much as that is asked for then."""

@@ -146,8 +146,9 @@ def test_what_all_processes_ask_for_first_is_a_few_seconds_of_the_rate(processes
     assert first_bytes(1000) == 2**16
 
 
-def test_a_fetch_with_room_for_one_batch_and_a_half_asks_for_one_as_the_half_would_come_in_vain() -> None:
+def test_a_fetch_with_room_for_two_batches_and_a_half_asks_for_one_as_the_half_would_come_in_vain() -> None:
     line = Line()
-    assert line.most_at_once(MB) == line.most_at_once(MB, 1000) == line.most_at_once(MB, 60_000) == MB // 8
-    assert 0 < line.most_at_once(MB, 90_000) < 90_000
+    assert line.most_at_once(MB) == line.most_at_once(MB, 1000) == line.most_at_once(MB, 30_000) == MB // 8
+    for record_bytes in (50_000, 90_000):
+        assert 0 < line.most_at_once(MB, record_bytes) < record_bytes
     assert 0 < line.most_at_once(MB, 10 * MB) <= MB // 8
