@@ -99,6 +99,8 @@ def _say_followed(found: Collection[_Seen]) -> None:
     ended = [seen.followed_until for seen in found if seen.followed_until is not None]
     if ended and not any(seen.running for seen in found):
         when = f"{datetime.fromtimestamp(max(ended), UTC):%Y-%m-%d %H:%M} UTC"
+        if len(ended) < len(found):  # the others were transferred as they were
+            when += f", {len(ended):,} of {pluralize(len(found), 'topic')}"
         say(f"  followed   until {when}; the same command goes on with what has come since")
 
 

@@ -69,6 +69,8 @@ def test_a_topic_whose_follower_was_killed_is_said_to_be_followed_no_more_and_ho
     assert content["followed_until"] == 1_780_000_000
     with hold_lease(ledger):
         assert "followed" not in run_cli("status", str(ledger.outdir)).stdout
+    transfer(make_ledger(tmp_path / "alerts" / "other", plan), plan, plan.ranges[0])
+    assert "20:26 UTC, 1 of 2 topics" in run_cli("status", str(tmp_path / "alerts")).stdout
 
 
 def test_what_was_limited_says_that_there_is_more_and_a_dataset_that_is_gone_is_not_complete(tmp_path: Path) -> None:
