@@ -55,8 +55,8 @@ test-browser:  ## Look at dashboard, report and terminal in a browser; 4 minutes
 $(FURTHER): test-%: venv
 	@FINK_DASK_TEST_SEED=$(SEED) $(PYTEST) --target=$* --session-timeout $(LIMIT) $(PYTEST_ARGS)
 
-test-fuzz: venv  ## Run the tests that make up their examples with forty times as many; 10 minutes
-	@FINK_DASK_TEST_EXAMPLES=40 $(PYTEST) -m hypothesis --target=all --session-timeout $(LIMIT) $(PYTEST_ARGS)
+test-fuzz: venv  ## Run the tests that make up their examples with fifteen times as many; 10 minutes
+	@FINK_DASK_TEST_EXAMPLES=15 $(PYTEST) -m hypothesis --target=all --session-timeout $(LIMIT) $(PYTEST_ARGS)
 
 test-pythons: venv  ## Run the demo and tests of each stage on every supported Python that is here, as locked; minutes
 	@$(BIN)/python -m pytest --target=environments tests/packaging/test_supported.py -k python -rA $(PYTEST_ARGS)
