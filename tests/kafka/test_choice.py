@@ -28,7 +28,6 @@ LISTED = [
         (["*"], tuple(sorted(name for name in LISTED if name.startswith("ftransfer") and "schema" not in name))),
         (["b", "a", "b"], ("b", "a")),
         (["ftransfer_ztf_2026-01-01_5", "*ztf*"], ("ftransfer_ztf_2026-01-01_5",)),
-        (["ftransfer_lsst_2026-01-02_7_schema", "none*"], ("ftransfer_lsst_2026-01-02_7_schema",)),
         (["[", "a"], ("a",)),
     ],
 )
@@ -51,14 +50,15 @@ def test_one_plain_name_alone_is_a_dataset_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (["a b*"], "can match no topic"),
-        (["../*"], "can match no topic"),
-        (["*\n"], "can match no topic"),
-        (["*" * 250], "can match no topic"),
-        (["../x"], "is not a Kafka topic name"),
+        (["a b*"], r"'a b\*'"),
+        (["../*"], r"'\.\./\*'"),
+        (["*\n"], r"'\*\\n'"),
+        (["*" * 250], r"'\*{80}'"),
+        (["../x"], r"'\.\./x'"),
+        (["ftransfer_lsst_2026-01-02_7_schema", "none*"], r"ftransfer_lsst_2026-01-02_7\b"),
         (["a", "fink_ai_x"], "AI"),
-        ([], "--topic is missing"),
-        ([f"t{number}" for number in range(MAX_TOPICS + 1)], "201 topics are too many"),
+        ([], "--topic"),
+        ([f"t{number}" for number in range(MAX_TOPICS + 1)], "201"),
     ],
 )
 def test_what_can_be_no_topic_is_refused_in_one_short_line(values: list[str], words: str) -> None:
@@ -72,18 +72,23 @@ def test_what_nothing_matches_is_said_with_what_is_near() -> None:
     choice = TopicChoice(("a",), ("ftransfer_lst_2026-*", "*ztf*"))
     assert choice.unmatched(LISTED) == ["ftransfer_lst_2026-*"]
     words = str(no_such_topics(choice.unmatched(LISTED), LISTED))
-    assert "matches ftransfer_lst_2026-*; near it are ftransfer_lsst_2026-01-0" in words
+    assert "ftransfer_lst_2026-*" in words
+    assert "ftransfer_lsst_2026-01-0" in words
     assert "schema" not in words
-    assert "none has a similar name" in str(no_such_topics(["~"], LISTED))
+    words = str(no_such_topics(["~"], LISTED))
+    assert "fink-dask topics" in words
+    assert not any(name in words for name in LISTED)
 
 
 def test_a_topic_that_was_mistyped_is_said_with_the_one_that_is_there_and_not_with_another_one_of_its_night() -> None:
     listed = ["ftransfer_ztf_2026-02-24_123456", "ftransfer_ztf_2026-02-24_123456_schema"]
     for mistyped in ("ftransfer_ztf_2026-02-24_12345", "ftranfser_ztf_2026-02-24_123456"):
         said = str(no_such_topic(mistyped, listed))
-        assert said.endswith("did you mean ftransfer_ztf_2026-02-24_123456?")
+        assert listed[0] in said
+        assert listed[1] not in said
     said = str(no_such_topic("ftransfer_ztf_2026-02-24_987000", listed))
-    assert "check its name with fink-dask topics; it may have expired" in said
+    assert listed[0] not in said
+    assert "fink-dask topics" in said
     assert "--wait-for-topic" in said
 
 

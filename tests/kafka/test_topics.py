@@ -27,7 +27,7 @@ def test_a_name_that_kafka_allows_passes_unchanged(topic: str) -> None:
     ["", ".", "..", "a b", "a/b", "../x", "a\n", "a\x00", "é", "٣", "x" * 250, "a:b", "-" + "y" * 300_000, "$(x)"],
 )
 def test_a_name_that_kafka_does_not_allow_is_refused_in_one_short_line(topic: str) -> None:
-    with pytest.raises(SettingsError, match="is not a Kafka topic name") as caught:
+    with pytest.raises(SettingsError, match=re.escape(repr(topic[:80]))) as caught:
         check_topic_name(topic)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
@@ -39,7 +39,7 @@ def test_a_topic_of_predictions_is_none_of_alerts_and_one_of_schemas_or_of_finka
     with pytest.raises(SettingsError, match="FinkAI"):
         check_topic_name("fink_ai_pre_rb-1_2026-06-07_1")
     assert check_topic_name("fink_ai_lsst") == "fink_ai_lsst"
-    with pytest.raises(SettingsError, match=r"give ftransfer_ztf_2026-06-07_1$"):
+    with pytest.raises(SettingsError, match=r"ftransfer_ztf_2026-06-07_1\b"):
         check_topic_name(schema_topic("ftransfer_ztf_2026-06-07_1"))
     for name in ("my_fink_ai_lsst", "fink_ai_feed_2026-06-07_1"):
         assert check_alert_topic(name) == name
