@@ -24,7 +24,6 @@ from tests.harness.oracle import wait_for
 
 SERVERS = "127.0.0.1:1"
 SETTINGS = KafkaSettings(SERVERS, request_timeout_s=0.3)
-REFUSED = "the broker refused the credentials: check --username, and the password (--password-file)"
 
 
 class SilentClient:
@@ -84,14 +83,10 @@ def ask_of(question: Question, *said: KafkaError) -> Any:
 @pytest.mark.parametrize(
     ("code", "meaning"),
     [
-        (KafkaError._AUTHENTICATION, REFUSED),
-        (KafkaError.SASL_AUTHENTICATION_FAILED, REFUSED),
-        (
-            KafkaError._SSL,
-            "TLS with the broker failed: a wrong --ssl-ca-file, or a certificate that is expired, foreign or another "
-            "host's",
-        ),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "these credentials may not use it"),
+        (KafkaError._AUTHENTICATION, "--username.*--password-file"),
+        (KafkaError.SASL_AUTHENTICATION_FAILED, "--username.*--password-file"),
+        (KafkaError._SSL, "--ssl-ca-file"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "credentials"),
     ],
 )
 @pytest.mark.parametrize("told_by", ["answer", "callback"])
@@ -100,9 +95,10 @@ def test_wrong_credentials_are_said_at_once_and_not_as_a_broker_that_is_away(
 ) -> None:
     refusal = KafkaError(code, "SASL\nfailed")
     question = fail_with(code, "SASL\nfailed") if told_by == "answer" else fail_with(KafkaError._TRANSPORT)
-    with pytest.raises(BrokerError, match=re.escape(meaning)) as caught:
+    with pytest.raises(BrokerError, match=meaning) as caught:
         ask_of(question, *([refusal] if told_by == "callback" else []))
-    assert str(caught.value) == f"topic: {meaning} (SASL failed)"
+    assert caught.value.topic == "topic"
+    assert "SASL failed" in str(caught.value)
     assert not caught.value.transient
 
 
@@ -165,7 +161,7 @@ def test_an_answer_that_is_slow_is_waited_for_and_one_of_a_kafka_that_is_not_rea
     patient = KafkaSettings(SERVERS, request_timeout_s=60)
     assert silent_admin(settings=patient).ask(lambda _: slow, "topic") == "answer"
     unreached = silent_admin(KafkaError(KafkaError._RESOLVE, "Failed to resolve 'kafka.example:9092'"))
-    with pytest.raises(BrokerUnavailableError, match="find"):
+    with pytest.raises(BrokerUnavailableError, match=r"kafka\.example\b"):
         unreached.ask(lambda _: Future(), "topic")
 
 
@@ -177,7 +173,7 @@ def test_no_answer_names_the_servers_and_the_reason_behind_all_brokers_being_dow
             KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"),
         )
     assert SERVERS in str(caught.value)
-    assert "find kafka.example" in str(caught.value)
+    assert "kafka.example" in str(caught.value)
     assert caught.value.transient
 
 
@@ -328,7 +324,7 @@ def test_a_name_that_stands_for_no_address_is_said_in_plain_words() -> None:
     settings = KafkaSettings("kafka.nowhere.invalid:9092", request_timeout_s=60)
     said = "kafka.nowhere.invalid:9092/bootstrap: Failed to resolve 'kafka.nowhere.invalid:9092': Name not known"
     unresolved = KafkaError(KafkaError._RESOLVE, said)
-    with pytest.raises(BrokerUnavailableError, match=r"can't find kafka\.nowhere\.invalid: is this machine") as caught:
+    with pytest.raises(BrokerUnavailableError, match=r"kafka\.nowhere\.invalid\b.*online") as caught:
         silent_admin(unresolved, settings=settings).ask(lambda _: Future())
     assert "resolve" not in str(caught.value)
 

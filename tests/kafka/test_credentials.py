@@ -72,7 +72,7 @@ def test_a_password_that_is_no_text_is_refused_only_when_it_is_needed(tmp_path: 
     path = write(tmp_path, "ztf_credentials.yml", "servers: a:1\npassword: [secret]")
     found = read_credentials(path)
     assert found.servers == "a:1"
-    with pytest.raises(SettingsError, match=r"'password' should be text") as caught:
+    with pytest.raises(SettingsError, match="'password'") as caught:
         _ = found.password
     assert "secret" not in str(caught.value)
 
@@ -99,9 +99,9 @@ def test_a_password_file_has_one_line(tmp_path: Path) -> None:
     assert read_password(path) == "pass word"
     for text in (b"", b"\n", b"two\nlines\n", b"nul\0", b"\xff\xfe", b"x" * 70_000):
         path.write_bytes(text)
-        with pytest.raises(SettingsError, match="is not a password file"):
+        with pytest.raises(SettingsError, match=r"line|64 kB"):
             read_password(path)
-    with pytest.raises(SettingsError, match="can't read"):
+    with pytest.raises(SettingsError, match="absent"):
         read_password(tmp_path / "absent")
 
 
@@ -111,7 +111,7 @@ def test_a_file_of_certificates_holds_one(tmp_path: Path) -> None:
     assert read_certificates(path) == path.read_text()
     for text in (b"", b"-----BEGIN PRIVATE KEY-----", b"-----BEGIN CERTIFICATE-----\0"):
         path.write_bytes(text)
-        with pytest.raises(SettingsError, match="holds no certificate"):
+        with pytest.raises(SettingsError, match="CERTIFICATE"):
             read_certificates(path)
 
 
@@ -220,7 +220,7 @@ def test_a_file_that_expands_without_end_is_refused_and_not_expanded(tmp_path: P
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40)]
     path = write(tmp_path, "credentials.yml", "\n".join([*lines, "servers: *a39"]))
-    with pytest.raises(SettingsError, match="'servers' should be text"):
+    with pytest.raises(SettingsError, match="'servers'"):
         read_credentials(path)
 
 
@@ -232,9 +232,9 @@ def test_a_file_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", refuse)
-        with pytest.raises(SettingsError, match=r"can't read .*credentials\.yml: Permission denied"):
+        with pytest.raises(SettingsError, match=r"credentials\.yml.*Permission denied"):
             read_credentials(path)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "is_file", refuse)  # a directory that may not be searched
-        with pytest.raises(SettingsError, match=r"can't read .*credentials\.yml: Permission denied"):
+        with pytest.raises(SettingsError, match=r"credentials\.yml.*Permission denied"):
             find_credentials(None, tmp_path)

@@ -47,7 +47,7 @@ def test_a_group_that_somebody_uses_is_left_alone_and_that_is_said(kafka: Kafka,
     member = Consumer(client_config(kafka.bootstrap_servers) | {"group.id": group})
     member.subscribe([topic_name])
     wait_for(lambda: member.poll(0.1) is None and bool(member.assignment()), "a partition of its own")
-    with pytest.raises(BrokerError, match=f"the consumer group {group} is in use"):
+    with pytest.raises(BrokerError, match=f"{group} .*in use"):
         commit_group_offsets(
             KafkaSettings(kafka.bootstrap_servers, request_timeout_s=LONG_S), topic_name, group, {0: 1}
         )
@@ -62,13 +62,13 @@ def test_a_topic_that_is_gone_is_said(kafka: Kafka) -> None:
 
 def test_a_kafka_that_is_gone_ends_the_commit() -> None:
     settings = KafkaSettings(f"127.0.0.1:{free_ports(1)[0]}", request_timeout_s=1)
-    with pytest.raises(BrokerUnavailableError, match="no answer from Kafka") as caught:
+    with pytest.raises(BrokerUnavailableError, match=settings.bootstrap_servers) as caught:
         commit_group_offsets(settings, "topic", "group", {0: 1})
     assert "\n" not in str(caught.value)
 
 
 def test_a_group_without_a_name_is_a_wrong_setting() -> None:
-    with pytest.raises(SettingsError, match="no name"):
+    with pytest.raises(SettingsError, match="name"):
         commit_group_offsets(KafkaSettings("127.0.0.1:1"), "topic", "", {0: 1})
 
 
@@ -80,5 +80,5 @@ def test_a_group_that_would_end_the_process_in_its_client_is_a_wrong_setting(gro
         lambda: commit_group_offsets(kafka, "topic", group, {0: 1}),
         lambda: read_group_offsets(kafka, group, {"topic": [0]}),
     ):
-        with pytest.raises(SettingsError, match="--group-id holds a NUL, or is not UTF-8"):
+        with pytest.raises(SettingsError, match=r"--group-id.*NUL"):
             asks()

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from fink_dask.errors import BrokerError, BrokerUnavailableError, SchemaError
+from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError
 from fink_dask.kafka.connection import Admin, Connection
 from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, ask_topic_id, ask_watermarks, open_inspector
 from fink_dask.kafka.offsets import Watermarks
@@ -84,7 +84,7 @@ def test_a_wrong_topic_is_one_line_and_nothing_is_left_on_a_broker_that_would_cr
     create_topic(address, "right", partitions=1)
     produce(address, "right", [b"alert"] * 10, keys=[SCHEMA] * 10)
     with open_inspector(settings) as inspector:
-        with pytest.raises(BrokerError, match="no such topic") as caught:
+        with pytest.raises(BrokerError, match="--wait-for-topic") as caught:
             inspector.describe(topic_name)
         assert str(caught.value).count("\n") == 0
         assert not caught.value.transient
@@ -108,11 +108,10 @@ def test_a_kafka_that_is_not_there_is_one_line(servers: str) -> None:
     with socket.create_server(("127.0.0.1", silent)):  # takes connections and never answers
         settings = KafkaSettings(servers.format(closed=closed, silent=silent), request_timeout_s=2)
         with (
-            pytest.raises(BrokerUnavailableError, match="no answer") as caught,
+            pytest.raises(BrokerUnavailableError, match=settings.bootstrap_servers) as caught,
             open_inspector(settings) as inspector,
         ):
             inspector.describe("topic")
-    assert settings.bootstrap_servers in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.transient
 
@@ -170,7 +169,7 @@ def test_a_topic_without_a_schema_is_refused_in_words(
 ) -> None:
     create_topic(kafka.bootstrap_servers, topic_name, partitions=2)
     produce(kafka.bootstrap_servers, topic_name, [b"alert"] * len(keys), keys=keys)
-    with pytest.raises(SchemaError, match=r"no schema: .* give one with --schema FILE"):
+    with pytest.raises(MissingSchemaError, match="--schema FILE"):
         inspector.schema(topic_name, inspector.describe(topic_name))
 
 
@@ -275,7 +274,7 @@ def test_a_topic_whose_partitions_are_known_is_described_in_one_round_trip_and_o
         again = inspector.describe(topic_name, [*known.watermarks])
     assert (again.watermarks, again.topic_id) == (known.watermarks, known.topic_id)
     delete_topic(kafka.bootstrap_servers, topic_name)
-    with pytest.raises(BrokerError, match="no such topic"):
+    with pytest.raises(BrokerError, match="--wait-for-topic"):
         inspector.describe(topic_name, [*known.watermarks])
 
 

@@ -33,7 +33,7 @@ def test_a_split_holds_every_offset_once_and_in_order(partition: int, start: int
 
 @pytest.mark.parametrize("step", [0, -1])
 def test_a_split_into_nothing_is_refused(step: int) -> None:
-    with pytest.raises(ValueError, match="at least one offset"):
+    with pytest.raises(ValueError, match=str(step)):
         list(split(0, 0, 10, step))
 
 
@@ -55,7 +55,7 @@ def test_what_is_left_and_what_was_taken_make_the_whole(whole: list[Interval], t
 
 @pytest.mark.parametrize("numbers", [(-1, 0, 1), (0, -1, 1), (0, 1, 1), (0, 2, 1)])
 def test_what_is_no_range_cannot_be_made(numbers: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match="not a range"):
+    with pytest.raises(ValueError, match=rf"{numbers[0]} \[{numbers[1]}, {numbers[2]}\)"):
         OffsetRange(*numbers)
 
 

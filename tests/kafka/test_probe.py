@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,16 +84,16 @@ def test_who_does_not_answer_is_not_known() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (LineSpeed(0.042, 1_012_500), "round trip 42 ms, 8.1 Mbit/s"),
-        (LineSpeed(0.0004, 125e6, is_least=True), "round trip 0.4 ms, fast"),
-        (LineSpeed(0.0004, 1e6, is_least=True), "round trip 0.4 ms, at least 8 Mbit/s"),
-        (LineSpeed(0.0004, slower_than=131_072), "round trip 0.4 ms, slower than 1.05 Mbit/s"),
-        (LineSpeed(1.2), "round trip 1200 ms"),
-        (UNKNOWN_LINE, "not known, as nothing came in time"),
+        (LineSpeed(0.042, 1_012_500), r"\b42 ms.* 8\.1 Mbit/s"),
+        (LineSpeed(0.0004, 125e6, is_least=True), r"\b0\.4 ms.* fast"),
+        (LineSpeed(0.0004, 1e6, is_least=True), r"\b0\.4 ms.* least 8 Mbit/s"),
+        (LineSpeed(0.0004, slower_than=131_072), r"\b0\.4 ms.* slower .*\b1\.05 Mbit/s"),
+        (LineSpeed(1.2), r"\b1200 ms$"),
+        (UNKNOWN_LINE, "not known"),
     ],
 )
 def test_it_is_said_in_a_few_words(line: LineSpeed, words: str) -> None:
-    assert line.words == words
+    assert re.search(words, line.words)
 
 
 def test_a_look_at_a_few_records_tells_the_rate_only_where_it_took_long() -> None:

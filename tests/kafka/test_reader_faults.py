@@ -176,7 +176,7 @@ def test_a_topic_made_anew_with_fewer_records_is_refused_long_before_the_stall(
         next(batches)
         delete_topic(broker.bootstrap_servers, topic_name)
         fill(broker, topic_name, 5)
-        with pytest.raises(BrokerError, match=r"the partition ends at 5, .* made anew") as caught:
+        with pytest.raises(BrokerError, match=r" 5\b.*truncated") as caught:
             list(batches)
     assert not caught.value.transient
     assert caught.value.partition == 0
@@ -190,7 +190,7 @@ def test_a_plan_for_more_than_the_partition_holds_is_refused_long_before_the_sta
     fill(broker, topic_name, 5)
     for offset_range in (OffsetRange(0, 3, 10), OffsetRange(0, 8, 10)):
         with open_reader(broker, topic_name, offset_range) as (reader, _):
-            with pytest.raises(BrokerError, match="the partition ends at 5"):
+            with pytest.raises(BrokerError, match=r" 5\b.*truncated"):
                 list(reader.batches(10, 10**9))
             assert reader.lost == []
 
@@ -205,7 +205,7 @@ def test_alerts_of_another_topic_with_the_same_name_never_pass_for_the_planned_o
         next(batches)
         delete_topic(broker.bootstrap_servers, topic_name)
         fill(broker, topic_name, 1001)
-        with pytest.raises(BrokerError, match="deleted and made again while it was read"):
+        with pytest.raises(BrokerError, match="deleted"):
             list(batches)
 
 
@@ -225,7 +225,7 @@ def test_a_deleted_topic_is_said_long_before_the_stall_and_not_created_by_asking
         batches = reader.batches(10, 10**9)
         next(batches)
         delete_topic(broker.bootstrap_servers, topic_name)
-        with pytest.raises(BrokerError, match="no longer there") as caught:
+        with pytest.raises(BrokerError, match="no longer") as caught:
             list(batches)
     assert not caught.value.transient
     assert topic_name not in topic_names(broker.bootstrap_servers)
@@ -260,7 +260,7 @@ def test_a_killed_broker_fails_the_impatient_and_costs_the_patient_no_alert(
         next(doomed)
         broker.kill()
         try:
-            with pytest.raises(BrokerUnavailableError, match=r"nothing came for 3 s \(.*127\.0\.0\.1") as caught:
+            with pytest.raises(BrokerUnavailableError, match=r"\b3 s\b.*127\.0\.0\.1") as caught:
                 list(doomed)
         finally:
             broker.start()

@@ -59,14 +59,14 @@ def test_the_right_password_and_certificate_are_let_in(secure: SecureKafka, list
 @pytest.mark.parametrize(
     ("listener", "protocol", "more", "words"),
     [
-        ("SASL", "SASL_PLAINTEXT", {"password": "wrong"}, "the broker refused the credentials"),
-        ("SASL", "SASL_PLAINTEXT", {"username": "bob"}, "the broker refused the credentials"),
-        ("SASLTLS", "SASL_SSL", {"password": "wrong"}, "the broker refused the credentials"),
-        ("SASL", "SASL_PLAINTEXT", {"mechanism": "PLAIN"}, "does not take this --sasl-mechanism.* SCRAM-SHA-512"),
-        ("TLS", "SSL", {"ca": "foreign"}, "TLS with the broker failed"),
-        ("TLS", "SSL", {"ca": "system"}, "TLS with the broker failed"),
-        ("EXPIRED", "SSL", {}, "or a certificate that is expired, foreign or another host's"),
-        ("ELSEWHERE", "SSL", {}, "TLS with the broker failed"),
+        ("SASL", "SASL_PLAINTEXT", {"password": "wrong"}, "--username.*--password-file"),
+        ("SASL", "SASL_PLAINTEXT", {"username": "bob"}, "--username.*--password-file"),
+        ("SASLTLS", "SASL_SSL", {"password": "wrong"}, "--username.*--password-file"),
+        ("SASL", "SASL_PLAINTEXT", {"mechanism": "PLAIN"}, "--sasl-mechanism.* SCRAM-SHA-512"),
+        ("TLS", "SSL", {"ca": "foreign"}, "--ssl-ca-file"),
+        ("TLS", "SSL", {"ca": "system"}, "--ssl-ca-file"),
+        ("EXPIRED", "SSL", {}, "--ssl-ca-file.*expired"),
+        ("ELSEWHERE", "SSL", {}, "--ssl-ca-file"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -111,7 +111,7 @@ def test_the_wrong_protocol_is_said_with_the_one_that_is_most_likely_wanted(secu
     named = {pair: re.findall(r"\b(?:SASL_)?(?:PLAINTEXT|SSL)\b", words.split(" (")[0]) for pair, words in said.items()}
     assert named == wanted, said
     assert all("--security-protocol" in words for words in said.values())
-    assert not any("refused the credentials" in words for words in said.values())
+    assert not any("--password-file" in words for words in said.values())
 
 
 @pytest.fixture(scope="module")
@@ -138,12 +138,12 @@ def test_a_token_of_an_identity_server_is_let_in(secure: SecureKafka, identity: 
 @pytest.mark.parametrize(
     ("more", "answer", "in_s", "words"),
     [
-        ({"password": "wrong"}, None, 0, "the identity server gave no token: .*invalid_client"),
-        ({}, (400, '{"error": "invalid_scope"}'), 0, "the identity server gave no token: .*invalid_scope"),
-        ({}, (200, "<html>"), 0, "no answer from Kafka.*the identity server gave no token"),
-        ({}, (200, '{"access_token": "abc"}'), 0, "no answer from Kafka.*the identity server gave no token"),
-        ({"token_url": "http://127.0.0.1:1/token"}, None, 0, "no answer from Kafka.*127.0.0.1"),
-        ({}, None, 3000, "the broker refused the credentials"),
+        ({"password": "wrong"}, None, 0, "token.*invalid_client"),
+        ({}, (400, '{"error": "invalid_scope"}'), 0, "token.*invalid_scope"),
+        ({}, (200, "<html>"), 0, r"127\.0\.0\.1.*identity server"),
+        ({}, (200, '{"access_token": "abc"}'), 0, r"127\.0\.0\.1.*identity server"),
+        ({"token_url": "http://127.0.0.1:1/token"}, None, 0, r"127\.0\.0\.1.*identity server"),
+        ({}, None, 3000, "--username.*--password-file"),
     ],
 )
 def test_a_token_that_is_not_given_or_not_taken_is_said_in_one_line(
@@ -169,7 +169,7 @@ def test_a_password_that_was_changed_ends_the_reading_long_before_kafka_is_given
     refused = replace(settings(secure, "SASL", "SASL_PLAINTEXT", password="wrong"), reconnect_timeout_s=1000)
     with open_connection(refused) as connection:
         reader = RangeReader(connection, TOPIC, OffsetRange(0, 0, 20), lambda: False)
-        with pytest.raises(BrokerError, match="the broker refused the credentials"):
+        with pytest.raises(BrokerError, match=r"--username.*--password-file"):
             list(reader.batches(1000, 2**20))
 
 
@@ -178,16 +178,16 @@ def test_a_password_that_was_changed_ends_the_reading_long_before_kafka_is_given
     [
         ({"protocol": "SASL_SSL"}, "--username"),
         ({"protocol": "SASL_SSL", "username": "me"}, "FINK_DASK_PASSWORD"),
-        ({"protocol": "sasl"}, "--security-protocol is sasl"),
-        ({"mechanism": "GSSAPI"}, "--sasl-mechanism is GSSAPI"),
+        ({"protocol": "sasl"}, r"--security-protocol.* sasl\b"),
+        ({"mechanism": "GSSAPI"}, "--sasl-mechanism.*GSSAPI"),
         (OAUTH, "--oauth-token-url"),
-        (OAUTH | {"token_url": "ftp://auth.example.org/token"}, "--oauth-token-url should be https"),
-        (OAUTH | {"token_url": "https://ada:secret@auth.example.org/token"}, "without a name or password"),
-        (OAUTH | {"token_url": "https://auth.example.org/a\0b"}, "--oauth-token-url holds a NUL"),
-        (OAUTH | {"token_url": "https://auth.example.org/token", "scope": "\udcff"}, "--oauth-scope holds a NUL"),
-        ({"protocol": "SASL_SSL", "username": "me", "password": "a\0b"}, "the password holds a NUL"),
-        ({"protocol": "SASL_SSL", "username": "me", "password": "\udcff"}, "the password holds a NUL, or is not UTF-8"),
-        ({"protocol": "SASL_SSL", "username": "\udcff", "password": "secret"}, "the user name holds a NUL"),
+        (OAUTH | {"token_url": "ftp://auth.example.org/token"}, "--oauth-token-url.*https"),
+        (OAUTH | {"token_url": "https://ada:secret@auth.example.org/token"}, "--oauth-token-url.*password"),
+        (OAUTH | {"token_url": "https://auth.example.org/a\0b"}, "--oauth-token-url.*NUL"),
+        (OAUTH | {"token_url": "https://auth.example.org/token", "scope": "\udcff"}, "--oauth-scope.*NUL"),
+        ({"protocol": "SASL_SSL", "username": "me", "password": "a\0b"}, "password.*NUL"),
+        ({"protocol": "SASL_SSL", "username": "me", "password": "\udcff"}, "password.*NUL"),
+        ({"protocol": "SASL_SSL", "username": "\udcff", "password": "secret"}, "user name.*NUL"),
     ],
 )
 def test_what_is_not_enough_is_refused_before_anybody_is_asked(more: dict[str, Any], words: str) -> None:
@@ -197,7 +197,7 @@ def test_what_is_not_enough_is_refused_before_anybody_is_asked(more: dict[str, A
 
 @pytest.mark.parametrize("servers", ["kafka\0.example:9092", "kafka\udcff:9092"])
 def test_servers_that_no_client_can_be_told_of_are_refused_in_words(servers: str) -> None:
-    with pytest.raises(SettingsError, match="--bootstrap-servers holds a NUL, or is not UTF-8"):
+    with pytest.raises(SettingsError, match=r"--bootstrap-servers.*NUL"):
         KafkaSettings(servers)
 
 

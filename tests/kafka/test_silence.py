@@ -78,10 +78,10 @@ def test_a_head_is_gone_only_where_librdkafka_has_found_nothing_there(
 @pytest.mark.parametrize(
     ("answer", "later", "words"),
     [
-        (Watermarks(0, 150), Watermarks(0, 150), "ends at 150"),
-        (BrokerError("unknown topic"), BrokerError("unknown topic"), "no longer there"),
+        (Watermarks(0, 150), Watermarks(0, 150), r" 150\b"),
+        (BrokerError("unknown topic"), BrokerError("unknown topic"), "no longer"),
         # A topic that was made anew is being filled.
-        (Watermarks(0, 120), Watermarks(0, 150), "ends at 150"),
+        (Watermarks(0, 120), Watermarks(0, 150), r" 150\b"),
     ],
 )
 def test_what_is_not_what_was_planned_is_believed_when_it_stays_so(
