@@ -144,7 +144,9 @@ class LocalWorkers:
         # Where the workers connect to as they start.
         self._kafka = kafka
         self._topics = topics
-        self._is_let_in = True
+        #: Tells whether Kafka has refused the password: each connection of a worker would be one more failed login,
+        #: and after a few of them accounts may be locked.
+        self.is_refused: Callable[[], bool] = lambda: False
         self._wanted = _Size(nconsumers, nconsumers)
         self._is_over = False
         self._begin = threading.Event()
@@ -167,17 +169,14 @@ class LocalWorkers:
             self._close()
             self._stack.close()
 
-    def start_soon(self, is_let_in: bool = True) -> None:
+    def start_soon(self) -> None:
         """Start in the background, unless the end comes or `cluster` is called within half a second.
 
         Where Kafka is near, by then it has refused what can't be transferred, and the number of ranges is known.
-
-        `is_let_in`: whether Kafka takes the password, if it asks for one: each worker that connects tries it again.
         """
         with self._deciding:
             if self._begin.is_set():
                 return
-            self._is_let_in = is_let_in
             self._thread = threading.Thread(target=self._start_later, name="fink-dask-workers", daemon=True)
             self._thread.start()
 
@@ -199,7 +198,7 @@ class LocalWorkers:
         """
         with self._deciding:
             if not self._begin.is_set():
-                self._wanted, self._is_let_in = _Size(self._nconsumers, ranges, is_here), True
+                self._wanted = _Size(self._nconsumers, ranges, is_here)
             memory = self._wanted.share(self._limit)
             self._begin.set()
         if self._thread is None:
@@ -221,7 +220,7 @@ class LocalWorkers:
             self._close()  # whoever settles what is left over relies on it that no attempt goes on
 
     def _plugins(self, size: _Size) -> tuple[WarmUp, ...]:
-        if self._kafka is None or not self._is_let_in:
+        if self._kafka is None or self.is_refused():
             return ()
         # With the queue of a small plan; for a larger one it does not matter that others have to be made.
         kafka = replace(self._kafka, queue_bytes=LEAST_AHEAD)

@@ -293,6 +293,11 @@ class Inspector:
         """What questions go through."""
         return self._admin
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether Kafka has refused who we are, which it is asked once more before that is said."""
+        return self._admin.errors.fatal is not None
+
     def begin(self, function: Callable[[], Answer]) -> Future[Answer]:
         """Begin to ask in a thread of its own; the connection is not closed before that has ended."""
         return self._connection.begin(function)

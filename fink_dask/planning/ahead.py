@@ -9,10 +9,10 @@ from pathlib import Path
 
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError
 from fink_dask.kafka.connection import in_background
-from fink_dask.kafka.inspect import Inspector, open_inspector
+from fink_dask.kafka.inspect import Inspector, TopicDescription, open_inspector
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.ledger.outdir import find_ledger
-from fink_dask.settings import KafkaSettings, Security, has_sasl
+from fink_dask.settings import KafkaSettings
 from fink_dask.units import Window
 
 #: What is not more than both takes a core a few tenths of a second; processes to share it take longer to start.
@@ -41,33 +41,23 @@ class FirstLook:
         self.inspector = inspector
         # The most alerts that are wanted.
         self._limit = limit
-        self._described = inspector.ask_ahead(choice.of)
-        self._is_large: Future[bool | None] = in_background(self._find)
+        described = inspector.ask_ahead(choice.of)
+        self._is_large: Future[bool | None] = in_background(lambda: self._find(described))
 
     def when_large(self, do: Callable[[], object]) -> None:
         """Do something, in another thread, once it is known that there is too much for this process."""
         self._is_large.add_done_callback(lambda found: do() if found.result() else None)
-
-    def when_let_in(self, do: Callable[[], object], who: Security) -> None:
-        """Do something at once; where Kafka asks who we are, in another thread, once it has let us in.
-
-        With a wrong password each connection is a login that fails, and after a few of them accounts may be locked.
-        """
-        if not has_sasl(who.protocol):
-            do()
-            return
-        self._described.add_done_callback(lambda found: do() if found.exception() is None else None)
 
     @property
     def may_be_small(self) -> bool:
         """Whether it is not known that there is too much for this process, nor that there is no answer."""
         return not self._is_large.done() or self._is_large.result() is False
 
-    def _find(self) -> bool | None:
+    def _find(self, described: Future[list[TopicDescription]]) -> bool | None:
         """Find out whether there is too much; None where there is no answer."""
         try:
             alerts, size = 0, 0.0
-            for each in self._described.result():
+            for each in described.result():
                 count = sum(marks.end - marks.start for marks in each.watermarks.values())
                 alerts, size = alerts + count, size + count * self.inspector.mean_bytes(each.topic)
             wanted = alerts if self._limit is None else min(alerts, self._limit)

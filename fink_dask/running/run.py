@@ -31,7 +31,7 @@ from fink_dask.progress.profile import Profile, profile_of
 from fink_dask.progress.tally import Progress
 from fink_dask.ranges.work import Work
 from fink_dask.running.scheduling import run_ranges
-from fink_dask.settings import FollowSettings, TransferSettings, has_sasl
+from fink_dask.settings import FollowSettings, TransferSettings
 from fink_dask.units import pluralize
 
 
@@ -144,14 +144,15 @@ def _run_topics(
             _local_workers(settings, chosen, choice) as workers,
             _inspector(settings, choice, restart, look) as inspector,
         ):
+            workers.is_refused = lambda: inspector.is_refused
             wait_for_topics(settings, choice, inspector, progress)
             if settings.follow is None and chosen.is_here:  # else it may be hours until there is anything to do
                 if look is None:
-                    workers.start_soon(is_let_in=not has_sasl(settings.kafka.security.protocol))
+                    workers.start_soon()
                 else:
                     look.when_large(workers.start_soon)
                     if look.may_be_small:
-                        look.when_let_in(workers.connect_here, settings.kafka.security)
+                        workers.connect_here()
             finder = Finder(choice, topics.make, is_patient=settings.follow is not None)
             _begin(topics, finder, inspector, settings.follow)
             if topics.open:

@@ -8,19 +8,18 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from fink_dask.errors import BrokerError
+from fink_dask.cluster import worker
+from fink_dask.cluster.local import LocalWorkers
 from fink_dask.ledger.ledger import Ledger
-from fink_dask.planning.ahead import SMALL_ALERTS, SMALL_BYTES, FirstLook, is_small
-from fink_dask.settings import Security
+from fink_dask.planning.ahead import SMALL_ALERTS, SMALL_BYTES, is_small
+from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind
 from tests.harness.dashboard import metrics
 from tests.harness.oracle import Oracle, assert_exactly_once, fill_topic, places, wait_for
@@ -105,21 +104,14 @@ def test_what_is_small_follows_from_alerts_and_bytes() -> None:
     assert not is_small(1, SMALL_BYTES + 1)
 
 
-@pytest.mark.parametrize(
-    ("protocol", "password_is", "begun"),
-    [("PLAINTEXT", "wrong", [1, 1]), ("SASL_PLAINTEXT", "right", [0, 1]), ("SASL_SSL", "wrong", [0, 0])],
-)
-def test_readers_do_not_try_a_password_before_it_is_known_to_be_right(
-    protocol: str, password_is: str, begun: list[int]
-) -> None:
-    answer: Future[Any] = Future()
-    inspector: Any = SimpleNamespace(ask_ahead=lambda _: answer)
-    choice: Any = SimpleNamespace(of=None)
-    logins: list[int] = []
-    FirstLook(inspector, choice).when_let_in(lambda: logins.append(1), Security(protocol, username="a", password="b"))
-    seen = [len(logins)]
-    if password_is == "right":
-        answer.set_result([])
-    else:
-        answer.set_exception(BrokerError("the broker refused the credentials"))
-    assert [*seen, len(logins)] == begun
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_readers_do_not_try_a_password_that_was_refused(is_refused: bool) -> None:
+    pool = worker._connections
+    workers = LocalWorkers(1, "127.0.0.1:0", kafka=KafkaSettings("127.0.0.1:1"))
+    pool.close()
+    workers.is_refused = lambda: is_refused
+    try:
+        workers.connect_here()
+        assert bool(pool._idle) != is_refused
+    finally:
+        pool.close()
