@@ -94,7 +94,7 @@ def test_which_records_are_quarantined_does_not_depend_on_the_columns(few: Few, 
     ("columns", "words"),
     [
         ("candid,nothing", "--columns: "),
-        ("objctId,candid", "did you mean objectId?"),
+        ("objctId,candid", "objectId"),
         ("candidate.nothing", "'candidate.nothing'"),
         ("candidate.magpsf.x", "'candidate.magpsf.x'"),
         ("prv_candidates.jd", "prv_candidates.jd"),
@@ -117,7 +117,7 @@ def test_a_dataset_of_some_columns_is_not_continued_with_others(few: Few) -> Non
     result = few.run(few.outdir, "--columns", "candid")
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert f"begun with --columns {SORTED}, not candid" in line
+    assert f"--columns {SORTED}, not candid" in line
 
 
 @pytest.mark.parametrize("given", [("-columns", "candid,jd,candid"), ()], ids=["given", "not given"])

@@ -85,7 +85,8 @@ def test_what_is_around_the_records_of_a_topic_is_found_out_and_taken_off(
         shown = run_cli("quarantine", str(tmp_path / "parquet"), "--json")
         said = json.loads(shown.stdout)
         assert (said["quarantined"], len(said["reasons"])) == (3, 1)
-        assert "this dataset's records have" in next(iter(said["reasons"]))
+        numbers = {"confluent": ("42", "43"), "single-object": (b"ABCDEFGH".hex(), b"XYZDEFGH".hex())}[name]
+        assert all(number in next(iter(said["reasons"])) for number in numbers)
 
 
 def test_a_framing_is_named_where_there_is_no_schema(kafka: Any, topic_name: str, tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_container_files_of_which_none_can_be_read_are_said_to_be_that(
     produce(kafka.bootstrap_servers, topic_name, [value])
     result = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "out"))
     assert result.returncode == 1
-    assert "container file of one alert" in result.stderr.splitlines()[-1]
+    assert "container" in result.stderr.splitlines()[-1]
 
 
 FOREIGN: dict[str, Callable[[bytes], bytes]] = {

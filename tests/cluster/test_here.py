@@ -61,13 +61,13 @@ def test_the_end_of_the_only_process_at_any_moment_loses_and_repeats_nothing(
 def test_a_signal_stops_it_in_good_order_and_the_same_command_resumes(
     kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, number: int, code: int
 ) -> None:
-    running = Running(kafka, topic, tmp_path / "alerts")
+    running = Running(kafka, topic, tmp_path / "alerts", "--json")
     running.wait_until_committed(1)
     running.signal(number)
     ended, err = running.finish()
     assert ended == code, err
     assert "stopped" in err
-    assert "stopped at once" not in err, "it was not stopped in order"
+    assert json.loads(running.out)["state"] == "interrupted", "it was not stopped in order"
     assert "Traceback" not in err
     assert not Ledger(running.outdir).staged()
     finish(kafka, topic, running.outdir, oracle)

@@ -42,26 +42,26 @@ TRANSFER = ("-topic", "ftransfer_ztf_2026-11-01_1", "-outdir", "out", "--servers
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--cluster", "nosuch"), "--cluster is nosuch, but must be one of local, slurm, sge"),
-        (("--cluster", "slurm"), "jobs of Slurm need cores: give --cores"),
-        (("--cluster", "slurm", "--cores", "2"), "jobs of Slurm need memory: give --memory"),
-        (("--cluster", "slurm", "--cores", "2", "--memory", "much"), "--memory 'much' is not an amount of memory"),
-        (("--jobs", "2"), "--jobs is about jobs: give --cluster slurm"),
-        (("--cluster", "slurm", "--scheduler", "tcp://a:1"), "leave out --cluster, or --scheduler"),
-        (("--cluster", "slurm", "--adapt", "1:3", "--jobs", "2"), "--adapt says how many jobs there are"),
-        (("--cluster", "slurm", "--adapt", "3:1"), "should be MIN:MAX"),
-        (("--cluster", "slurm", "--adapt", "0:1"), "should be MIN:MAX"),
-        (("--cluster", "slurm", "--queue", "a\nrm -rf"), "--queue holds a line break"),
-        (("--cluster", "slurm", "--job-extra", "a\nrm"), "holds a line break"),
-        (("--cluster", "Local", "--jobs", "2"), "--jobs is about jobs: give --cluster slurm"),
-        (("--cluster", "slurm", "--cluster-option", "interface"), "should be KEY=VALUE"),
-        ((*JOB, "--cluster-option", "job_name=a\nrm"), "--cluster-option job_name holds a line break"),
-        ((*JOB, "--cluster-option", "job_extra_directives=--foo"), "job_extra_directives should be a list of texts"),
-        ((*JOB, "--cluster-option", "scheduler_options=5"), "scheduler_options should be names and values"),
-        ((*JOB, "--cluster-option", "processes=None"), "need processes: give --cluster-option processes=4"),
-        (("--cluster", "slurm", "--cluster-option", "security=1"), "security: fink-dask sets it itself"),
+        (("--cluster", "nosuch"), "local, slurm, sge"),
+        (("--cluster", "slurm"), "--cores"),
+        (("--cluster", "slurm", "--cores", "2"), "--memory"),
+        (("--cluster", "slurm", "--cores", "2", "--memory", "much"), "--memory 'much'"),
+        (("--jobs", "2"), "--cluster slurm"),
+        (("--cluster", "slurm", "--scheduler", "tcp://a:1"), "--scheduler"),
+        (("--cluster", "slurm", "--adapt", "1:3", "--jobs", "2"), "--jobs"),
+        (("--cluster", "slurm", "--adapt", "3:1"), "MIN:MAX"),
+        (("--cluster", "slurm", "--adapt", "0:1"), "MIN:MAX"),
+        (("--cluster", "slurm", "--queue", "a\nrm -rf"), "--queue"),
+        (("--cluster", "slurm", "--job-extra", "a\nrm"), r"--job-extra 'a\nrm'"),
+        (("--cluster", "Local", "--jobs", "2"), "--cluster slurm"),
+        (("--cluster", "slurm", "--cluster-option", "interface"), "KEY=VALUE"),
+        ((*JOB, "--cluster-option", "job_name=a\nrm"), "--cluster-option job_name"),
+        ((*JOB, "--cluster-option", "job_extra_directives=--foo"), "--cluster-option job_extra_directives"),
+        ((*JOB, "--cluster-option", "scheduler_options=5"), "--cluster-option scheduler_options"),
+        ((*JOB, "--cluster-option", "processes=None"), "--cluster-option processes=4"),
+        (("--cluster", "slurm", "--cluster-option", "security=1"), "--cluster-option security"),
         (("--cluster", "htcondor", "--cores", "1", "--memory", "1GB", "--dry-run"), "how much disk to use per job"),
-        (("--cluster", "htcondor", "--cores", "1", "--memory", "1GB", "--walltime", "1"), "means nothing to HTCondor"),
+        (("--cluster", "htcondor", "--cores", "1", "--memory", "1GB", "--walltime", "1"), "--walltime"),
     ],
 )
 def test_jobs_that_can_not_be_are_refused_in_one_line(more: tuple[str, ...], words: str, tmp_path: Path) -> None:
@@ -75,15 +75,12 @@ def test_jobs_that_can_not_be_are_refused_in_one_line(more: tuple[str, ...], wor
 @pytest.mark.parametrize(
     ("section", "words"),
     [
-        ("5", "jobqueue.site of Dask's configuration is not a section"),
-        ("[1, 2]", "jobqueue.site of Dask's configuration is not a section"),
-        (
-            "{walltime: 12:00:00}",
-            "walltime in jobqueue.site of Dask's configuration is the number 43200: put it in quotes",
-        ),
-        ("{job-extra-directives: --foo}", "job-extra-directives in jobqueue.site .* should be a list of texts"),
-        ("{job-script-prologue: [7]}", "job-script-prologue in jobqueue.site .* should be a list of texts"),
-        ('{queue: "a\\nb"}', "queue in jobqueue.site .* holds a line break"),
+        ("5", r"^jobqueue\.site\b"),
+        ("[1, 2]", r"^jobqueue\.site\b"),
+        ("{walltime: 12:00:00}", r"^walltime\b.*jobqueue\.site\b.* 43200\b"),
+        ("{job-extra-directives: --foo}", r"^job-extra-directives\b.*jobqueue\.site\b"),
+        ("{job-script-prologue: [7]}", r"^job-script-prologue\b.*jobqueue\.site\b"),
+        ('{queue: "a\\nb"}', r"^queue\b.*jobqueue\.site\b"),
     ],
 )
 def test_a_section_that_would_be_another_job_script_is_refused(section: str, words: str) -> None:
@@ -104,7 +101,7 @@ def test_a_section_of_a_users_own_file_that_can_not_be_is_refused_in_one_line(tm
 
 
 def test_the_least_number_of_jobs_is_refused_by_the_name_of_its_option() -> None:
-    with pytest.raises(SettingsError, match=r"^--adapt is 0, but must be at least 1$"):
+    with pytest.raises(SettingsError, match=r"^--adapt\b.* 0\b"):
         JobOptions("slurm", jobs=2, min_jobs=0)
 
 
@@ -116,11 +113,11 @@ def test_a_missing_dask_jobqueue_is_one_line_that_says_what_to_install(monkeypat
 
 @pytest.mark.parametrize(
     ("memory", "limit", "words"),
-    [("1GB", None, "give jobs more --memory, .* or fewer --cores"), ("8GB", 2 * 10**9, "give a larger --memory-limit")],
+    [("1GB", None, "--memory.*--cores"), ("8GB", 2 * 10**9, "--memory-limit")],
 )
 def test_jobs_with_too_little_memory_are_refused_with_what_helps(memory: str, limit: int | None, words: str) -> None:
     spec = resolve(JobOptions("slurm", jobs=4, cores=8, memory=memory))
-    with pytest.raises(SettingsError, match=f"MB of memory is too little .*{words}"):
+    with pytest.raises(SettingsError, match=f"MB .*{words}"):
         spec.memory_share(limit)
 
 
@@ -160,11 +157,11 @@ def test_jobs_whose_dataset_is_on_a_store_keep_logs_and_keys_in_the_working_dire
 
 def test_a_directory_that_a_script_can_not_hold_is_refused(tmp_path: Path) -> None:
     spec = resolve(JobOptions("slurm", cores=1, memory="1GB"))
-    with pytest.raises(SettingsError, match="a job script can't hold"):
+    with pytest.raises(SettingsError, match=r"my \$\(alerts\)"):
         spec.keywords(tmp_path / "my $(alerts)", None)
-    with pytest.raises(SettingsError, match=r"a job script can't hold .* choose an --outdir"):
+    with pytest.raises(SettingsError, match=r"my alerts.*--outdir"):
         job_script(spec, Ledger(tmp_path / "my alerts"))  # as --dry-run does
-    with pytest.raises(SettingsError, match=r"a job script can't hold .* choose an --outdir"):
+    with pytest.raises(SettingsError, match=r"my nights.*--outdir"):
         BatchTransfer(spec, tmp_path / "my nights", ()).script()
 
 
@@ -173,7 +170,7 @@ def test_a_python_that_a_script_can_not_hold_is_refused_as_what_it_is(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/home/ada/my env/bin/python")
     spec = resolve(JobOptions("slurm", cores=1, memory="1GB"))
-    with pytest.raises(SettingsError, match="can't hold /home/ada/my env/bin/python: install fink-dask elsewhere"):
+    with pytest.raises(SettingsError, match=r"/home/ada/my env/bin/python(?!.*--outdir)"):
         spec.keywords(tmp_path, None)
     other = resolve(JobOptions("slurm", cores=1, memory="1GB", options={"python": "/env/bin/python"}))
     assert "/env/bin/python -m distributed" in job_script(other, Ledger(tmp_path / "out"))

@@ -221,5 +221,5 @@ def test_who_compiles_at_each_start_is_told_how_to_keep_it() -> None:
         ).stderr
         for nowhere in (False, True)
     ]
-    assert said[0] == "compiling the decoder for this machine, once; it takes some seconds\n"
+    assert ("once" in said[0], said[0].count("\n")) == (True, 1)
     assert "NUMBA_CACHE_DIR" in said[1]

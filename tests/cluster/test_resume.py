@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ def test_what_came_since_is_fetched_and_nothing_else(kafka: Any, topic_name: str
     add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 300, seed=9, first_id=10_000)
     summary, notes = transfer(kafka, topic_name, tmp_path / "out", partitionby=("time",))
     assert (summary.state, summary.alerts, summary.run_alerts) == ("complete", 800, 300)
-    assert "still being filled" not in notes
+    assert "--follow" not in notes
     assert_exactly_once(tmp_path / "out", oracle.values)
     assert first.items() <= {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}.items()
     ledger = Ledger(tmp_path / "out")
@@ -118,8 +119,7 @@ def test_a_restart_does_not_put_another_topic_in_the_place_of_the_first(
     with pytest.raises(LedgerError) as refused:
         transfer(kafka, other, tmp_path / "out", restart=True)
     for words in (*said, str(refused.value)):
-        assert f"has the alerts of {topic_name}," in words
-        assert f"those of {other} in their place" in words
+        assert words.count(topic_name) > words.count(other) > 0, "it names both, and one name begins with the other"
     assert_exactly_once(tmp_path / "out", oracle.values)
     delete_topic(kafka.bootstrap_servers, other)
 
@@ -152,7 +152,7 @@ def test_a_limit_counts_alerts_not_offsets_and_can_be_raised_but_not_lowered(
     assert (again.alerts, again.run_alerts, "nothing new" in notes) == (150, 0, True)
     more, _ = transfer(kafka, topic_name, tmp_path / "out", limit=160)
     assert more.alerts == 160
-    with pytest.raises(LedgerError, match="already holds or has planned 160 alerts"):
+    with pytest.raises(LedgerError, match=r"--limit 20\b.* 160\b"):
         transfer(kafka, topic_name, tmp_path / "out", limit=20)
     full, _ = transfer(kafka, topic_name, tmp_path / "out")
     assert (full.alerts, full.quarantined, full.state, full.exit_code) == (200, 10, "partial", 3)
@@ -217,7 +217,7 @@ def test_a_class_that_the_alerts_lack_falls_back_to_time_and_the_ledger_has_both
         if number:
             add_alerts(bootstrap, topic_name, oracle, kind, 5, seed=number, first_id=1000 * number)
         summary, notes = transfer(kafka, topic_name, outdir, **again)
-        assert (summary.state, f"have no {name}: partitioned by time" in notes) == ("complete", True)
+        assert (summary.state, any(re.search(rf"{name}.*\btime\b", text) for text in notes.texts)) == ("complete", True)
     assert_exactly_once(outdir, oracle.values)
     assert all(path.name.startswith("year=") for path in outdir.iterdir())
     assert {plan.identity for plan in Ledger(outdir).plans()} == {begun}
@@ -226,9 +226,9 @@ def test_a_class_that_the_alerts_lack_falls_back_to_time_and_the_ledger_has_both
 @pytest.mark.parametrize(
     ("partitionby", "survey", "words"),
     [
-        (("classid",), "ztf", "classid: the alerts have no such column"),
-        (("classId", "fid"), "ztf", "classId: the alerts have no such column"),
-        (("classId",), "lsst", "classId: the alerts have no such column"),  # and no time of this survey
+        (("classid",), "ztf", "--partitionby classid"),
+        (("classId", "fid"), "ztf", "--partitionby classId"),
+        (("classId",), "lsst", "--partitionby classId"),  # and no time of this survey
     ],
 )
 def test_any_other_column_that_there_is_not_stays_an_error(
@@ -273,11 +273,11 @@ def test_another_topic_or_another_schema_is_not_mixed_in(kafka: Any, topic_name:
     transfer(kafka, topic_name, tmp_path / "out")
     other = f"{topic_name}9"
     fill_topic(kafka.bootstrap_servers, other, LIGHT, 50, partitions=1)
-    with pytest.raises(LedgerError, match=f"begun with --topic {topic_name}, not {other}"):
+    with pytest.raises(LedgerError, match=f"--topic {topic_name}, not {other}"):
         transfer(kafka, other, tmp_path / "out")
     changed = avro_schema(LIGHT) | {"doc": "another one"}
     (tmp_path / "schema.json").write_text(json.dumps(changed))
-    with pytest.raises(LedgerError, match="the schema is not the one that it was begun with"):
+    with pytest.raises(LedgerError, match="schema"):
         transfer(kafka, topic_name, tmp_path / "out", schema_file=tmp_path / "schema.json")
     remove_topics(kafka.bootstrap_servers, other)
 
@@ -287,7 +287,7 @@ def test_a_topic_made_anew_under_the_same_name_is_refused(kafka: Any, topic_name
     transfer(kafka, topic_name, tmp_path / "out")
     remove_topics(kafka.bootstrap_servers, topic_name)
     fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 80, partitions=1)
-    with pytest.raises(LedgerError, match="deleted and made again"):
+    with pytest.raises(LedgerError, match="deleted"):
         transfer(kafka, topic_name, tmp_path / "out")
 
 
@@ -305,7 +305,7 @@ def test_a_restart_replaces_the_dataset_and_deletes_the_old_one_only_when_comple
 ) -> None:
     oracle = fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 200, partitions=2)
     transfer(kafka, topic_name, tmp_path / "out", partitionby=("time",))
-    with pytest.raises(FinkDaskError, match="no such column"):
+    with pytest.raises(FinkDaskError, match="--partitionby nothing"):
         transfer(kafka, topic_name, tmp_path / "out", restart=True, partitionby=("nothing",))
     assert_exactly_once(tmp_path / "out", oracle.values)
     summary, _ = transfer(kafka, topic_name, tmp_path / "out", restart=True, partitionby=("finkclass",))
@@ -322,10 +322,10 @@ def test_a_dataset_whose_files_were_removed_is_never_called_complete(
     transfer(kafka, topic_name, tmp_path / "out")
     victim = next((tmp_path / "out").rglob("*.parquet"))
     victim.unlink()
-    with pytest.raises(LedgerError, match=f"1 file of the dataset is missing or changed, such as .*{victim.name}"):
+    with pytest.raises(LedgerError, match=rf"\b1 file.*{victim.name}"):
         transfer(kafka, topic_name, tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
-    with pytest.raises(LedgerError, match="2 files of the dataset are missing"):
+    with pytest.raises(LedgerError, match=r"\b2 files"):
         transfer(kafka, topic_name, tmp_path / "out")
 
 
@@ -335,12 +335,12 @@ def test_a_restart_never_deletes_alerts_that_kafka_holds_no_more(kafka: Any, top
     delete_records_before(kafka.bootstrap_servers, topic_name, 0, 150)
     summary, notes = transfer(kafka, topic_name, tmp_path / "out", restart=True)
     assert (summary.state, summary.alerts) == ("partial", 50)
-    assert "the old dataset is kept" in notes
     (aside,) = tmp_path.glob("out.fink-old-*")
+    assert aside in notes
     assert places(aside / "out").total() == 200
     delete_records_before(kafka.bootstrap_servers, topic_name, 0, 200)
     (tmp_path / "schema.json").write_text(json.dumps(avro_schema(LIGHT)))
-    with pytest.raises(BrokerError, match=r"nothing is left of this topic: .* removed 200 offsets, all of it"):
+    with pytest.raises(BrokerError, match="200 offsets"):
         transfer(kafka, topic_name, tmp_path / "out", restart=True, schema_file=tmp_path / "schema.json")
     assert places(tmp_path / "out").total() == 50
 
@@ -352,7 +352,6 @@ def test_a_restart_asks_first_and_a_no_changes_nothing(kafka: Any, topic_name: s
     refused = run_cli(*arguments, stdin="n\n")
     assert refused.returncode == 1
     assert "Replace the dataset" in refused.stderr
-    assert "nothing was changed" in refused.stderr
     unanswered = run_cli(*arguments)
     assert (unanswered.returncode, "give --yes" in unanswered.stderr.splitlines()[-1]) == (2, True)
     assert_exactly_once(tmp_path / "out", oracle.values)
@@ -370,7 +369,7 @@ def test_a_restart_with_a_ledger_that_is_damaged_asks_as_well(kafka: Any, topic_
     arguments = transfer_arguments(kafka, topic_name, tmp_path / "out", "--restart")
     refused = run_cli(*arguments, stdin="n\n")
     assert refused.returncode == 1
-    assert "an unknown number of alerts" in refused.stderr
+    assert "unknown" in refused.stderr
     assert plan.read_text() == "torn"
     accepted = run_cli(*arguments, stdin="y\n")
     assert accepted.returncode == 0, accepted.stderr
@@ -427,7 +426,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(kafka: Any, topic_name: str
     assert (again["offsets"], again["committed_alerts"]) == (40, 400)
     with hold_lease(Ledger(tmp_path / "out")):
         refused = run_cli(*arguments)
-    assert (refused.returncode, "another transfer into this directory is running" in refused.stderr) == (1, True)
+    assert (refused.returncode, "running" in refused.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=" ".join)
@@ -437,7 +436,7 @@ def test_a_directory_for_each_alert_is_warned_of_before_it_is_made(
     fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 20, partitions=1)
     said = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "out", "-partitionby", "candid", *more))
     assert said.returncode == 0, said.stderr
-    assert "--partitionby candid makes nearly as many directories" in said.stdout + said.stderr
+    assert re.search("--partitionby candid .*directories", said.stdout + said.stderr)
     usual = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "usual", "-partitionby", "time", *more))
     assert "directories" not in usual.stdout + usual.stderr
 
@@ -458,6 +457,6 @@ def test_a_dataset_without_its_ledger_is_not_written_into(kafka: Any, topic_name
     fill_topic(kafka.bootstrap_servers, topic_name, LIGHT, 50, partitions=1)
     transfer(kafka, topic_name, tmp_path / "out")
     shutil.rmtree(Ledger(tmp_path / "out").path)
-    with pytest.raises(FinkDaskError, match="is not empty and has no ledger"):
+    with pytest.raises(FinkDaskError, match=r"\bledger\b"):
         transfer(kafka, topic_name, tmp_path / "out")
     assert topic_name in topic_names(kafka.bootstrap_servers)

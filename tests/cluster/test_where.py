@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import shlex
 import shutil
 import time
@@ -142,7 +143,8 @@ def test_a_ledger_that_calls_a_wanted_alert_filtered_is_found_out_by_asking_kafk
     marker = next(marker for marker in ledger.markers(ledger.plans()) if marker.files[0].rows > 1)
     file = marker.files[0]
     path = ledger.outdir / file.path
-    pq.write_table(pq.ParquetFile(path).read().slice(1), path)
+    table = pq.ParquetFile(path).read()
+    pq.write_table(table.slice(1), path)
     content = path.read_bytes()
     forged = replace(file, rows=file.rows - 1, size=len(content), sha256=hashlib.sha256(content).hexdigest())
     others = (forged, *marker.files[1:])
@@ -150,7 +152,7 @@ def test_a_ledger_that_calls_a_wanted_alert_filtered_is_found_out_by_asking_kafk
     ledger.marker_path(marker.range).write_bytes(seal("marker", said.to_json()))
     assert verify_dataset(ledger).problems == ()
     (problem,) = compare_with_kafka(ledger, KafkaSettings(kafka.bootstrap_servers), 10_000).problems
-    assert "the dataset does not have it" in problem
+    assert f" {table['kafka_offset'][0]}: " in problem
 
 
 @pytest.mark.sample
@@ -167,7 +169,7 @@ def test_an_alert_that_the_condition_is_not_true_of_is_found_out_by_asking_kafka
     problems = compare_with_kafka(ledger, KafkaSettings(kafka.bootstrap_servers), 10_000).problems
     faint = [place for place in wanted_of(oracle) if oracle.alert(place)["magpsf"] >= 15]
     assert len(problems) == len(faint) > 0
-    assert all("it is in the dataset, but the condition is not true of it" in problem for problem in problems)
+    assert all("condition" in problem for problem in problems)
 
 
 def test_it_goes_on_with_the_same_condition_and_with_no_other_one(
@@ -179,7 +181,7 @@ def test_it_goes_on_with_the_same_condition_and_with_no_other_one(
     add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 200, seed=3, first_id=500)
     refused = run(outdir, "--where", "magpsf < 16")
     assert refused.returncode == 1
-    assert f"it was begun with --where {WHERE!r}, not 'magpsf < 16'; " in refused.stderr.splitlines()[-1]
+    assert f"--where {WHERE!r}, not 'magpsf < 16'" in refused.stderr.splitlines()[-1]
     again = run(outdir, "--where", f"  ({WHERE.replace('<', '  <')})".replace('"', "'").replace("17", "17.0"))
     assert again.returncode == 0, again.stderr
     assert_exactly_once(outdir, wanted_of(oracle))
@@ -217,18 +219,14 @@ def test_what_is_kept_depends_on_no_other_option(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param(
-            ("--where", "magpsg < 18"),
-            "--where: the alerts have no column magpsg; did you mean magpsf? (at character",
-            marks=pytest.mark.sample,
-        ),
-        (("--where", "magpsf < '18'"), '--where: "18" is not a value of magpsf, a float (at character 10: '),
-        (("--where", "candid == 1.5"), "--where: 1.5 is not a value of candid, an int64"),
-        (("--where", "mangrove == 1"), "--where: mangrove is a map, which can't be compared"),
-        (("--where", "magpsf <"), "--where: a column, a number or quoted text is expected (at its"),
+        pytest.param(("--where", "magpsg < 18"), "magpsf", marks=pytest.mark.sample),
+        (("--where", "magpsf < '18'"), "character 10: "),
+        (("--where", "candid == 1.5"), "int64"),
+        (("--where", "mangrove == 1"), " map"),
+        (("--where", "magpsf <"), "expected"),
         (("--where", "__import__('os').system('id') == 1"), "--where: "),
         (("--where", ""), "--where: "),
-        (("--where", "magpsf < 17", "--limit", "3"), "--limit does not go with --where"),
+        (("--where", "magpsf < 17", "--limit", "3"), "--limit"),
     ],
 )
 def test_what_is_no_condition_on_these_alerts_is_one_line_and_leaves_nothing(
@@ -238,6 +236,7 @@ def test_what_is_no_condition_on_these_alerts_is_one_line_and_leaves_nothing(
         result = transfers.run(tmp_path / "alerts", *arguments, *more)
         assert result.returncode == 2
         (line,) = result.stderr.splitlines()
+        assert "--where" in line
         assert words in line
         assert not list(tmp_path.iterdir())
 
@@ -246,7 +245,7 @@ def test_it_is_an_option_like_any_other(transfers: Transfers, oracle: Oracle, tm
     config = tmp_path / "transfer.toml"
     config.write_text(f'partitionby = "time"\nwhere = """\n{WHERE}\n"""\n')
     outlook = transfers.run(tmp_path / "alerts", "--dry-run", "--config", str(config))
-    assert f"  would keep      alerts for which {WHERE}: " in outlook.stdout
+    assert f" {WHERE}: " in outlook.stdout
     as_json = transfers.run(tmp_path / "alerts", "--dry-run", "--json", env={"FINK_DASK_WHERE": WHERE})
     said = json.loads(as_json.stdout)
     assert said["where"] == WHERE
@@ -432,7 +431,7 @@ def test_it_is_asked_of_each_of_several_topics(kafka: Any, topic_name: str, tmp_
     }
     result = run_cli(*transfer_arguments(kafka, f"{topic_name}*", tmp_path / "alerts", "--where", WHERE))
     assert result.returncode == 1, result.stdout + result.stderr
-    assert f"{names[1]}: --where: the alerts have no column magpsf; did you mean candidate.magpsf?" in result.stdout
+    assert re.search(rf"{names[1]}: .*--where.* candidate\.magpsf\b", result.stdout)
     assert "filtered" in result.stdout.splitlines()[0]
     assert_exactly_once(tmp_path / "alerts" / names[0], wanted_of(oracles[names[0]]))
     remove_topics(kafka.bootstrap_servers, *names)

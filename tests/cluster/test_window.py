@@ -98,7 +98,7 @@ def night(kafka: Any, topic_name: str, dask_scheduler: str) -> Iterator[Night]:
 def test_a_window_is_taken_and_the_rest_is_neither_lost_nor_missing(night: Night, tmp_path: Path) -> None:
     summary, notes = night.transfer(tmp_path / "out", since=SIX, until=TWO)
     assert (summary.state, summary.alerts, summary.lost) == ("complete", 60, 0)
-    assert not any("still being filled" in note for note in notes)
+    assert not any("--follow" in note for note in notes)
     night.assert_proved(tmp_path / "out", "middle")
     status = json.loads(run_cli("status", str(tmp_path / "out"), "--json").stdout)
     assert status["missing_offsets"] == 0
@@ -191,7 +191,7 @@ def test_nothing_of_that_time_is_said_and_writes_nothing(night: Night, tmp_path:
     for given in ({"since": "10m"}, {"until": "20h"}, {"since": "4h", "until": TWO}):
         summary, notes = night.transfer(tmp_path / "out", **given)
         assert (summary.state, summary.alerts) == ("complete", 0)
-        assert any("holds nothing of that time" in note for note in notes)
+        assert any("nothing" in note for note in notes)
     assert not list(tmp_path.iterdir())
 
 
@@ -220,18 +220,18 @@ def test_a_dry_run_a_frame_and_a_peek_see_the_same_time(night: Night, tmp_path: 
         rows = [json.loads(line) for line in seen.stdout.splitlines()]
         assert {(row["kafka_partition"], row["kafka_offset"]) for row in rows} == night.at["middle"]
     nothing = run_cli("peek", night.topic, "--since", "1m", "--servers", night.bootstrap, cwd=tmp_path)
-    assert (nothing.returncode, "nothing of that time" in nothing.stderr) == (1, True)
+    assert (nothing.returncode, "nothing" in nothing.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (("--since", "yesterday"), "--since: 'yesterday' is not a time such as"),
-        (("--since", "2h", "--until", "6h"), "--since 2h is not before --until 6h"),
-        (("--until", "1969-12-31"), "--until: '1969-12-31' is not between"),
-        (("--since", "9999-12-31T23:59-23:59"), "is not between"),
-        (("--since", "1e300d"), "is not a time such as"),
-        (("--since", "-5h"), "is not a time such as"),
+        (("--since", "yesterday"), "--since: 'yesterday'"),
+        (("--since", "2h", "--until", "6h"), "--until 6h"),
+        (("--until", "1969-12-31"), "1970"),
+        (("--since", "9999-12-31T23:59-23:59"), "9998"),
+        (("--since", "1e300d"), "'1e300d'"),
+        (("--since", "-5h"), "'-5h'"),
     ],
 )
 def test_what_is_no_time_is_refused_in_one_line(tmp_path: Path, given: tuple[str, ...], words: str) -> None:
@@ -239,5 +239,5 @@ def test_what_is_no_time_is_refused_in_one_line(tmp_path: Path, given: tuple[str
         result = run_cli(*command, *given, "--servers", "127.0.0.1:1", cwd=tmp_path)
         assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1), result.stderr
         assert words in result.stderr
-    with pytest.raises(FinkDaskError, match="since: 'now and then' is not a time"):
+    with pytest.raises(FinkDaskError, match=r"^since: 'now and then'"):
         fink_dask.plan("ftransfer_ztf_2026-11-01_1", tmp_path / "o", "127.0.0.1:1", since="now and then")
