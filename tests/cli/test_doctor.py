@@ -59,9 +59,7 @@ def test_where_nothing_is_wrong_every_line_is_ok_and_nothing_is_left_behind(
     found = doctor(*arguments)
     assert list(found) == [*MACHINE, "credentials", "broker", "topic", "clock", "line", "storage", "disk"]
     assert states(found) == {}
-    assert "holds 100 alerts in 2 partitions" in found["topic"]["found"]
-    assert "the transfer would write about" in found["disk"]["found"]
-    assert "round trip" in found["line"]["found"]
+    assert "100 alerts" in found["topic"]["found"]
     assert found["line"]["round_trip_s"] > 0
     assert "line_bytes_per_s" in found["line"]
     assert found["disk"]["seconds"] > 0
@@ -79,7 +77,7 @@ def test_a_dataset_that_is_begun_is_looked_at_as_it_is(kafka: Any, alerts: str, 
     assert ended.returncode == 0, ended.stderr
     found = doctor(alerts, "--outdir", str(tmp_path / "out"), "--bootstrap-servers", kafka.bootstrap_servers)
     assert states(found) == {}
-    assert "the transfer would write about" in found["disk"]["found"]
+    assert "wire_bytes" in found["disk"]
 
 
 def test_a_broker_that_is_not_there_fails_and_all_else_is_looked_at(tmp_path: Path) -> None:
@@ -87,7 +85,7 @@ def test_a_broker_that_is_not_there_fails_and_all_else_is_looked_at(tmp_path: Pa
     found = doctor("--outdir", str(tmp_path / "out"), "--servers", nowhere, code=1, impatient=True)
     assert list(found) == [*MACHINE, "credentials", "broker", "storage", "disk"]
     assert states(found) == {"broker": "fail"}
-    assert "no answer from Kafka" in found["broker"]["found"]
+    assert nowhere in found["broker"]["found"]
 
 
 def test_without_servers_it_says_how_to_register(tmp_path: Path) -> None:
@@ -104,8 +102,8 @@ def test_a_credentials_file_without_the_servers_that_are_missing_is_not_ok(tmp_p
     file.chmod(0o600)
     found = doctor("--survey", "ztf", home=tmp_path, code=1)
     assert states(found) == {"credentials": "warn", "broker": "fail"}
-    assert found["credentials"]["found"].startswith(f"{file} has ")
-    assert found["credentials"]["found"].endswith(", and no servers")
+    assert found["credentials"]["found"].startswith(str(file))
+    assert "servers" in found["credentials"]["found"]
     assert found["credentials"]["advice"] == "fink-dask register --survey ztf --servers HOST:PORT"
 
 
@@ -115,11 +113,12 @@ def test_who_is_registered_for_both_surveys_is_asked_which_and_not_told_to_regis
         (tmp_path / ".finkclient" / f"{survey}_credentials.yml").write_text(f"servers: {survey}.invalid:1\n")
     found = doctor(home=tmp_path, code=1)
     assert states(found) == {"credentials": "warn", "broker": "fail"}
-    assert {found[name]["advice"] for name in ("credentials", "broker")} == {"say --survey ztf or --survey lsst"}
+    assert found["credentials"]["advice"] == found["broker"]["advice"]
     listed = run_cli("topics", env={"HOME": str(tmp_path)})
     assert listed.returncode == 2
-    assert "say --survey ztf or --survey lsst" in listed.stderr
-    assert "register" not in listed.stderr
+    for advice in (found["broker"]["advice"], listed.stderr):
+        assert all(words in advice for words in ("--survey ztf", "--survey lsst"))
+        assert "register" not in advice
 
 
 def test_the_password_is_tried_and_a_wrong_one_fails(secure: SecureKafka) -> None:
@@ -132,12 +131,12 @@ def test_the_password_is_tried_and_a_wrong_one_fails(secure: SecureKafka) -> Non
         USER,
     ]
     found = doctor(*arguments, FINK_DASK_PASSWORD=PASSWORD)
-    assert f"accepts the password of {USER}" in found["broker"]["found"]
+    assert USER in found["broker"]["found"]
     wrong = doctor(*arguments, code=1, FINK_DASK_PASSWORD="wrong")
-    assert "the broker refused the credentials" in wrong["broker"]["found"]
-    assert wrong["broker"]["advice"] == "check --username and --password-file"
+    assert "credentials" in wrong["broker"]["found"]
+    assert all(option in wrong["broker"]["advice"] for option in ("--username", "--password-file"))
     unasked = doctor("--servers", secure.broker.address("SASL"), code=1)
-    assert unasked["broker"]["advice"] == "check --security-protocol"
+    assert "--security-protocol" in unasked["broker"]["advice"]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +165,7 @@ def test_a_topic_that_is_none_or_goes_soon_is_said(kafka: Any, topic_name: str, 
     servers = ["--bootstrap-servers", kafka.bootstrap_servers]
     missing = doctor(topic_name, "--outdir", str(tmp_path / "out"), *servers, code=1)
     assert states(missing) == {"topic": "fail"}
-    assert f"how much {topic_name} would take is not known" in missing["disk"]["found"]
+    assert topic_name in missing["disk"]["found"]
     create_topic(kafka.bootstrap_servers, topic_name, 1, {"retention.ms": str(2 * DAY_MS)})
     assert states(doctor(topic_name, *servers)) == {"topic": "warn"}, "it is empty"
     writer = Producer(client_config(kafka.bootstrap_servers))
@@ -174,8 +173,8 @@ def test_a_topic_that_is_none_or_goes_soon_is_said(kafka: Any, topic_name: str, 
     writer.flush(30)
     going = doctor(topic_name, *servers)
     assert states(going) == {"topic": "warn"}
-    assert "holds 1 alert in 1 partition; Kafka may begin to remove them in 11 h" in going["topic"]["found"]
-    assert going["topic"]["advice"] == "transfer it now"
+    assert all(amount in going["topic"]["found"] for amount in ("1 alert ", "11 h"))
+    assert "transfer" in going["topic"]["advice"]
 
 
 def test_a_clock_behind_kafkas_is_said(kafka: Any, topic_name: str) -> None:
@@ -188,9 +187,7 @@ def test_a_clock_behind_kafkas_is_said(kafka: Any, topic_name: str) -> None:
     writer.flush(30)
     found = doctor(topic_name, "--bootstrap-servers", kafka.bootstrap_servers)
     assert states(found) == {"clock": "warn"}
-    assert re.search(
-        r"the newest alerts of 3 of [\d,]+ partitions are in the future, by about 6\d\d s", found["clock"]["found"]
-    )
+    assert re.search(r"\b3 of .*\b6\d\d s\b", found["clock"]["found"])
 
 
 def test_one_wrong_timestamp_is_said_and_no_reason_to_doubt_the_clock(kafka: Any, alerts: str, topic_name: str) -> None:
@@ -201,8 +198,8 @@ def test_one_wrong_timestamp_is_said_and_no_reason_to_doubt_the_clock(kafka: Any
     for topic in (topic_name, alerts):
         found = doctor(topic, "--bootstrap-servers", kafka.bootstrap_servers)
         assert states(found) == {}
-        assert f"an alert of {topic_name} is " in found["clock"]["found"]
-        assert "its timestamp is wrong" in found["clock"]["found"]
+        assert topic_name in found["clock"]["found"]
+        assert "timestamp" in found["clock"]["found"]
 
 
 def test_amounts_are_in_the_units_of_a_transfer(kafka: Any, alerts: str, tmp_path: Path) -> None:
@@ -239,7 +236,7 @@ def test_a_file_system_without_hard_links_fails(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "link", refuse)
     (found,) = check_place(tmp_path / "out")
     assert found.state == "fail"
-    assert "hard links" in found.found
+    assert "links" in found.found
     assert list(tmp_path.iterdir()) == []
 
 
@@ -248,7 +245,7 @@ def test_a_file_servers_clock_that_differs_is_said(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(time, "time", lambda: real() - 100)
     storage, clock = check_place(tmp_path / "out")
     assert (storage.state, clock.state) == ("ok", "warn")
-    assert "differs by 100 s" in clock.found
+    assert "100 s" in clock.found
 
 
 def test_a_disk_that_is_too_small_for_the_topic_fails(kafka: Any, alerts: str, tmp_path: Path) -> None:
@@ -265,7 +262,7 @@ def test_a_disk_that_is_too_small_for_the_topic_fails(kafka: Any, alerts: str, t
     assert ended.returncode == 1, ended.stderr
     failed = {check["name"]: check for check in json.loads(ended.stdout)["checks"] if check["state"] == "fail"}
     assert list(failed) == ["disk"]
-    assert "the transfer would write about" in failed["disk"]["found"]
+    assert "wire_bytes" in failed["disk"]
     assert "--limit" in failed["disk"]["advice"]
 
 

@@ -99,8 +99,8 @@ def test_a_topic_that_is_an_argument_may_be_an_option(
 def test_arguments_that_are_typed_as_options_take_their_own_places(tmp_path: Path) -> None:
     for typed in (["--newdir", "b", "--outdir", "a"], ["a", "-newdir=b"], ["b", "--outdir", "a"]):
         result = run_cli("compact", *typed, cwd=tmp_path)
-        assert (result.returncode, f"{tmp_path / 'a'} has no ledger" in result.stderr) == (1, True), result.stderr
-    for typed, words in ((["--newdir", "b"], "OUTDIR"), (["--outdir"], "requires an argument")):
+        assert (result.returncode, str(tmp_path / "a") in result.stderr) == (1, True), result.stderr
+    for typed, words in ((["--newdir", "b"], "OUTDIR"), (["--outdir"], "'--outdir'")):
         result = run_cli("compact", *typed, cwd=tmp_path)
         assert (result.returncode, words in result.stderr) == (2, True), result.stderr
 
@@ -125,7 +125,7 @@ def test_help_and_version_may_have_one_dash(tmp_path: Path) -> None:
         assert run_cli(*command, "-help", cwd=tmp_path).stdout == run_cli(*command, "--help", cwd=tmp_path).stdout
     assert run_cli("-version", cwd=tmp_path).stdout == run_cli("--version", cwd=tmp_path).stdout
     before = run_cli("-topic", "T", "-outdir", "o", cwd=tmp_path)
-    assert "no option -topic; fink-dask transfer has it" in before.stderr
+    assert all(words in before.stderr for words in ("-topic", "fink-dask transfer"))
 
 
 def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(
@@ -209,14 +209,14 @@ def test_topics_come_from_a_file_or_the_environment_too(kafka: Any, alerts: Any,
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("nconsumer = 3\n", "there is no option 'nconsumer'; did you mean nconsumers?"),
-        ("sampel = 3\n", "there is no option 'sampel'; did you mean sample?"),
-        ('limit_rate = "fast"\n', "limit_rate in settings.toml 'fast' is not a rate"),
-        ('partitionby = ["a"]\n', "partitionby should be a single value"),
-        ('topic = ["a", 1]\n', "topic should be a string, or a list of strings"),
-        ("restart = true\n", "restart can't be set in a file"),
-        ("topic = \n", "is not valid TOML"),
-        ('limit = "many"\n', "limit should be a whole number"),
+        ("nconsumer = 3\n", "'nconsumer' nconsumers"),
+        ("sampel = 3\n", "'sampel' sample"),
+        ('limit_rate = "fast"\n', "limit_rate 'fast'"),
+        ('partitionby = ["a"]\n', "partitionby single"),
+        ('topic = ["a", 1]\n', "topic list"),
+        ("restart = true\n", "restart typed"),
+        ("topic = \n", "TOML"),
+        ('limit = "many"\n', "limit number"),
     ],
 )
 def test_a_settings_file_with_a_mistake_is_refused(tmp_path: Path, content: str, words: str) -> None:
@@ -224,7 +224,7 @@ def test_a_settings_file_with_a_mistake_is_refused(tmp_path: Path, content: str,
     options = ["--config", "settings.toml", "-topic", TOPIC, "-outdir", "o", "--servers", "127.0.0.1:1"]
     result = run_cli("transfer", *options, cwd=tmp_path)
     assert result.returncode == 2
-    assert words in result.stderr
+    assert all(word in result.stderr for word in ("settings.toml", *words.split())), result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
@@ -232,14 +232,14 @@ def test_commands_share_a_settings_file(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text('topic = "t"\noutdir = "o"\nlimit = 5\non-loss = "continue"\nsample = 7\n')
     for command in ("verify", "repair"):
         result = run_cli(command, "nothing", "--config", "settings.toml", cwd=tmp_path)
-        assert (result.returncode, "has no ledger" in result.stderr) == (1, True), result.stderr
+        assert (result.returncode, "ledger" in result.stderr) == (1, True), result.stderr
 
 
 def test_an_error_names_a_variable_of_the_environment_as_it_is_there(tmp_path: Path) -> None:
     command = ["transfer", "-topic", "ftransfer_ztf_2026-11-01_1", "-outdir", "o", "--servers", "127.0.0.1:1"]
     result = run_cli(*command, cwd=tmp_path, env={"FINK_DASK_LIMIT_RATE": "fast"})
     assert result.returncode == 2
-    assert "FINK_DASK_LIMIT_RATE 'fast' is not a rate" in result.stderr
+    assert "FINK_DASK_LIMIT_RATE 'fast'" in result.stderr
 
 
 def test_help_has_the_options_of_a_transfer_in_groups_in_their_order(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_options_of_todays_client_that_decide_nothing_here_are_taken_with_a_word
     former = ["-outformat", "parquet", "-maxtimeout", "5", "-number_partitions", "10"]
     result = run_cli("transfer", *options, *former, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "--maxtimeout has no effect here" in result.stderr
+    assert "--maxtimeout" in result.stderr
     assert "--number-partitions" in result.stderr
 
 
@@ -278,7 +278,7 @@ def test_nothing_in_the_environment_can_restart_a_transfer(kafka: Any, alerts: A
     env = {"FINK_DASK_RESTART": "1", "FINK_DASK_YES": "1", "FINK_DASK_DASHBOARD_ADDRESS": "127.0.0.1:0"}
     result = run_cli("transfer", *options, "-limit", "5", cwd=tmp_path, env=env)
     assert result.returncode == 2
-    assert "FINK_DASK_RESTART is set" in result.stderr
+    assert "FINK_DASK_RESTART" in result.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -377,10 +377,11 @@ def test_a_value_that_was_not_typed_is_named_by_the_variable_or_the_file_that_it
     typed = ("transfer", "-topic", TOPIC, "-outdir", "o", "--servers", "127.0.0.1:1")
     found = run_cli(*typed, cwd=tmp_path, env={"FINK_DASK_ON_LOSS": "maybe"})
     assert found.returncode == 2
-    assert "--on-loss' (FINK_DASK_ON_LOSS)" in found.stderr
+    assert all(name in found.stderr for name in ("--on-loss", "FINK_DASK_ON_LOSS"))
     (tmp_path / "settings.toml").write_text('on-loss = "maybe"')
     found = run_cli(*typed, "--config", "settings.toml", cwd=tmp_path)
     assert found.returncode == 2
-    assert "--on-loss' (in the file of --config)" in found.stderr
+    assert all(option in found.stderr for option in ("--on-loss", "--config"))
     found = run_cli(*typed, "--config", "settings.toml", "--on-loss", "maybe", cwd=tmp_path)
-    assert "--on-loss':" in found.stderr
+    assert "--on-loss" in found.stderr
+    assert "--config" not in found.stderr

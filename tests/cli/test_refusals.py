@@ -41,7 +41,7 @@ def refused(arguments: list[str], code: int, words: str, cwd: Path, **options: A
 
 
 def test_a_wrong_topic_is_one_line_and_is_never_created(kafka: Any, topic_name: str, tmp_path: Path) -> None:
-    refused(transfer_arguments(kafka, topic_name, tmp_path / "out"), 1, "no such topic", tmp_path)
+    refused(transfer_arguments(kafka, topic_name, tmp_path / "out"), 1, topic_name, tmp_path)
     assert topic_name not in topic_names(kafka.bootstrap_servers)
 
 
@@ -49,7 +49,7 @@ def test_a_wrong_topic_is_not_created_even_where_the_broker_creates_topics_on_de
     private_kafka: Callable[..., Any], topic_name: str, tmp_path: Path
 ) -> None:
     broker = private_kafka({"auto.create.topics.enable": "true"})
-    refused(transfer_arguments(broker, topic_name, tmp_path / "out"), 1, "no such topic", tmp_path)
+    refused(transfer_arguments(broker, topic_name, tmp_path / "out"), 1, topic_name, tmp_path)
     assert not {name for name in topic_names(broker.bootstrap_servers) if name.startswith("ftransfer")}
 
 
@@ -72,11 +72,11 @@ def test_a_file_goes_neither_into_a_dataset_nor_where_only_others_have_places(
     make_ledger(tmp_path / "alerts", plan)
     make_ledger(tmp_path / "other", plan)
     for place, code, words in (
-        ("alerts/x", 2, "is inside "),
-        ("alerts.fink/x", 2, "is inside "),
-        ("alerts/../other/x", 2, "is inside "),
-        (r"C:\x", 2, "a path of Windows"),
-        ("s3://bucket/x", 2, "is a URL"),
+        ("alerts/x", 2, "inside"),
+        ("alerts.fink/x", 2, "inside"),
+        ("alerts/../other/x", 2, "inside"),
+        (r"C:\x", 2, "Windows"),
+        ("s3://bucket/x", 2, "URL"),
     ):
         refused([word.replace("PLACE", place) for word in typed], code, words, tmp_path)
 
@@ -87,7 +87,8 @@ def test_a_working_directory_that_is_gone_is_named_by_every_command(tmp_path: Pa
         command = ["sh", "-c", script, "sh", *PROGRAM, *typed]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment(), check=False)
         assert done.returncode == 2
-        assert done.stderr.startswith("fink-dask: error: the working directory is gone")
+        assert done.stderr.startswith("fink-dask: error: ")
+        assert "directory" in done.stderr
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&-", "<&- >&- 2>&-"])
@@ -101,14 +102,13 @@ def test_a_stream_that_is_closed_is_no_failure_and_nothing_is_printed_into_a_fil
 def test_a_malformed_file_of_dasks_configuration_is_one_line(kafka: Any, light_topic: str, tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "dask.yaml").write_text("distributed: [1,\n  worker: {")
-    said = refused(
+    refused(
         transfer_arguments(kafka, light_topic, tmp_path / "out"),
         2,
-        "is malformed",
+        "dask.yaml",
         tmp_path,
         env={"DASK_CONFIG": str(tmp_path / "config")},
     )
-    assert "dask.yaml" in said
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
@@ -119,8 +119,7 @@ def test_no_broker_is_one_line_within_seconds(tmp_path: Path, topic_name: str, h
     # One of them waits as long as a user does.
     options = {"impatient": host != "127.0.0.1"}
     arguments = transfer_arguments(Nowhere, topic_name, tmp_path / "out")
-    said = refused(arguments, 1, "no answer from Kafka", tmp_path, **options)
-    assert Nowhere.bootstrap_servers in said
+    refused(arguments, 1, Nowhere.bootstrap_servers, tmp_path, **options)
 
 
 @pytest.mark.parametrize(
@@ -134,18 +133,18 @@ def test_no_broker_is_one_line_within_seconds(tmp_path: Path, topic_name: str, h
         (["-outdir", ""], 2, "directory"),
         (["-outformat", "orc"], 2, "'parquet', 'avro'"),
         (["-partitionby", "nothing"], 2, "column"),
-        (["-partitionby", "time,time"], 2, "each once"),
+        (["-partitionby", "time,time"], 2, "once"),
         (["-partitionby", "time,"], 2, "commas"),
-        (["-partitionby", "mangrove"], 2, "a map"),
+        (["-partitionby", "mangrove"], 2, " map"),
         (["-survey", "sdss"], 2, "'ztf', 'lsst'"),
-        (["-survey", "lsst", "-partitionby", "time"], 2, "no diaSource.midpointMjdTai or midpointMjdTai"),
+        (["-survey", "lsst", "-partitionby", "time"], 2, "diaSource.midpointMjdTai"),
         (["--schema", "no-such-file.json"], 2, "--schema"),
         (["--config", "no-such-file.toml"], 2, "no-such-file.toml"),
         (["--no-such-option"], 2, "--no-such-option"),
-        (["-partition", "time"], 2, "no option -partition; did you mean -partitionby?"),
-        (["--batch_size=5"], 2, "no option --batch_size; did you mean --batchsize?"),
-        (["-vq"], 2, "no option -vq"),
-        (["-newest"], 2, "no option -newest; fink-dask peek has it"),
+        (["-partition", "time"], 2, "-partitionby"),
+        (["--batch_size=5"], 2, "--batchsize"),
+        (["-vq"], 2, "-vq"),
+        (["-newest"], 2, "fink-dask peek"),
         (["surplus"], 2, "surplus"),
     ],
 )
@@ -157,16 +156,16 @@ def test_a_wrong_option_is_a_usage_error_in_one_line(
 
 @pytest.mark.parametrize("arguments", [["--tpoic", "a"], ["a", "b"]])
 def test_who_does_not_know_how_a_command_takes_its_arguments_is_told(tmp_path: Path, arguments: list[str]) -> None:
-    refused(["doctor", *arguments], 2, "usage: fink-dask doctor [OPTIONS] [TOPIC]", tmp_path)
+    refused(["doctor", *arguments], 2, "fink-dask doctor [OPTIONS] [TOPIC]", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("topic", "words"),
     [
         ("fink_ai_pre_something", "FinkAI"),
-        ("../../etc/passwd", "is not a Kafka topic name"),
-        ("x" * 300, "is not a Kafka topic name"),
-        ("a\nb", "is not a Kafka topic name"),
+        ("../../etc/passwd", "../../etc/passwd"),
+        ("x" * 300, "249"),
+        ("a\nb", r"a\nb"),
     ],
 )
 def test_a_topic_that_holds_no_alerts_is_refused_by_name(kafka: Any, tmp_path: Path, topic: str, words: str) -> None:
@@ -175,7 +174,7 @@ def test_a_topic_that_holds_no_alerts_is_refused_by_name(kafka: Any, tmp_path: P
 
 def test_an_outdir_that_is_a_file_is_left_alone(kafka: Any, light_topic: str, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    refused(transfer_arguments(kafka, light_topic, tmp_path / "out"), 1, "is a file", tmp_path)
+    refused(transfer_arguments(kafka, light_topic, tmp_path / "out"), 1, " file", tmp_path)
     assert (tmp_path / "out").read_text() == "mine"
 
 
@@ -187,7 +186,7 @@ def test_a_name_that_no_file_system_takes_is_one_line(kafka: Any, light_topic: s
 def test_an_outdir_with_somebody_elses_files_is_left_alone(kafka: Any, light_topic: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
-    refused(transfer_arguments(kafka, light_topic, tmp_path / "out"), 1, "is not empty and has no ledger", tmp_path)
+    refused(transfer_arguments(kafka, light_topic, tmp_path / "out"), 1, "ledger", tmp_path)
 
 
 @pytest.mark.parametrize("command", ["transfer", "status", "verify", "report", "read"])
@@ -200,7 +199,7 @@ def test_a_dataset_that_was_moved_without_its_ledger_says_where_that_belongs(
     arguments = [command, str(moved.parent)]
     if command == "transfer":
         arguments = transfer_arguments(kafka, light_topic, moved.parent)
-    refused(arguments, 1, "its ledger belongs beside it, as moved.fink", tmp_path)
+    refused(arguments, 1, "moved.fink", tmp_path)
 
 
 def test_the_working_directory_can_be_the_dataset(kafka: Any, light_topic: str, tmp_path: Path) -> None:
@@ -226,7 +225,7 @@ def test_what_an_unset_variable_and_a_slash_are_is_no_dataset(
 
 def test_an_outdir_below_a_file_is_one_line(kafka: Any, light_topic: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    refused(transfer_arguments(kafka, light_topic, tmp_path / "file" / "out"), 1, "file is a file", tmp_path)
+    refused(transfer_arguments(kafka, light_topic, tmp_path / "file" / "out"), 1, f"{tmp_path / 'file'} ", tmp_path)
 
 
 def test_a_topic_without_a_schema_says_what_to_do(kafka: Any, topic_name: str, tmp_path: Path) -> None:
@@ -277,4 +276,4 @@ def test_a_transfer_that_is_refused_still_gives_a_script_its_json(kafka: Any, to
     result = run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "out", "--json"))
     assert result.returncode == 1
     assert json.loads(result.stdout)["state"] == "failed"
-    assert "no such topic" in result.stderr
+    assert topic_name in result.stderr

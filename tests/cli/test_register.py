@@ -66,7 +66,7 @@ def test_a_file_that_is_there_is_kept_as_it_was_unless_forced(file: Path, tmp_pa
     file.write_text(before)
     refused = register(file, *ADA)
     assert refused.returncode == 2
-    assert f"{file} exists: --force" in refused.stderr
+    assert all(words in refused.stderr for words in (str(file), "--force"))
     assert file.read_text() == before
     forced = register(file, "--survey", "ztf", "--group-id", "new", "--force")
     assert forced.returncode == 0, forced.stderr
@@ -173,7 +173,7 @@ def test_a_value_that_can_be_none_is_refused_in_one_line_and_nothing_is_written(
 def test_what_is_missing_is_named_and_nothing_is_written(file: Path) -> None:
     result = register(file, "--survey", "ztf", "--username", "ada")
     assert result.returncode == 2
-    assert "give --group-id, --servers too" in result.stderr
+    assert all(option in result.stderr for option in ("--group-id", "--servers"))
     assert not file.exists()
 
 
@@ -244,7 +244,7 @@ def test_on_a_terminal_the_password_is_asked_for_and_not_shown(file: Path) -> No
 def test_on_a_terminal_what_is_refused_is_refused_before_the_password_is_asked_for(file: Path) -> None:
     shown = answer(file, [*ADA[:-1], "kafka.example.org"], {b"Password": lambda _: b"secret\n"})
     assert shown.endswith("status 2"), shown
-    assert "'kafka.example.org' is not HOST:PORT" in shown
+    assert all(words in shown for words in ("'kafka.example.org'", "HOST:PORT"))
     assert "Password" not in shown
 
 
@@ -268,9 +268,9 @@ def test_a_check_connects_and_says_what_it_found(secure: SecureKafka, file: Path
     servers = ["--servers", secure.broker.address("SASL")]
     written = register(file, *ADA, *servers, *sasl, "--password-file", str(tmp_path / "password"), "--check")
     assert written.returncode == 0, written.stderr
-    assert f"Kafka at {secure.broker.address('SASL')} answers" in written.stdout
-    assert f"password  accepted, of {USER}" in written.stdout
-    assert re.search(r"[1-9]\d* topics? of Fink", written.stdout)
+    assert secure.broker.address("SASL") in written.stdout
+    assert re.search(rf"password .*accepted.* {USER}\b", written.stdout)
+    assert re.search(r"[1-9]\d* topic", written.stdout)
     assert "ada-1" in written.stdout
     before = file.read_text()
     again = register(file, "--survey", "ztf", "--check", *sasl)
@@ -279,19 +279,20 @@ def test_a_check_connects_and_says_what_it_found(secure: SecureKafka, file: Path
     assert file.read_text() == before
     wrong = register(file, "--survey", "ztf", "--check", "--force", *sasl, FINK_DASK_PASSWORD="wrong")
     assert wrong.returncode == 1
-    assert "the broker refused the credentials" in wrong.stderr
+    assert "credentials" in wrong.stderr
 
 
 def test_a_check_says_where_nobody_asks_for_the_password(secure: SecureKafka, file: Path) -> None:
     assert register(file, *ADA, "--servers", secure.broker.bootstrap_servers).returncode == 0
     found = register(file, "--survey", "ztf", "--check")
     assert found.returncode == 0, found.stderr
-    assert "not asked for (PLAINTEXT)" in found.stdout
+    assert "PLAINTEXT" in found.stdout
 
 
 @pytest.mark.commands
 def test_a_check_of_a_broker_that_is_not_there_fails_in_one_line(file: Path) -> None:
-    result = register(file, *ADA, "--servers", f"127.0.0.1:{free_ports(1)[0]}", "--check")
+    nowhere = f"127.0.0.1:{free_ports(1)[0]}"
+    result = register(file, *ADA, "--servers", nowhere, "--check")
     assert result.returncode == 1
-    assert "no answer from Kafka" in result.stderr
+    assert nowhere in result.stderr
     assert file.exists()

