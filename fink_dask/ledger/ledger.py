@@ -391,16 +391,22 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
-    """Say an OSError in one line, with what it happened to: no file of a passing name, but where it may not be."""
+    """Say an OSError in one line, with what it happened to: no file of a passing name, but where it may not be.
+
+    What is there and may not be read was most likely to be read, whoever may write beside it.
+    """
     if error.errno in _FORBIDDEN:
         named = [os.fspath(each) for each in (error.filename, error.filename2) if isinstance(each, str | os.PathLike)]
-        for place in map(_directory_of, named or [path]):
-            if not os.access(place, os.W_OK | os.X_OK):
+        for name in named or [os.fspath(path)]:
+            place = _directory_of(name)
+            if not os.access(place, os.X_OK):
+                return StorageError(f"can't read {place}: {error.strerror}")
+            if not os.access(place, os.W_OK) and (os.access(name, os.R_OK) or not os.path.lexists(name)):
                 return StorageError(f"can't write to {place}: {error.strerror}")
     return StorageError(f"{error.strerror or error}: {error.filename or path}")
 
 
-def _directory_of(path: str | Path) -> Path:
+def _directory_of(path: str) -> Path:
     """Return the directory that has a file, or the nearest one that is there."""
     place = Path(path).parent
     while not os.path.exists(place) and place != place.parent:  # noqa: PTH110 - Path.exists may not be let in

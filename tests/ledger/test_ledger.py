@@ -205,12 +205,28 @@ def test_what_may_not_be_written_is_the_directory_and_no_file_of_a_passing_name(
     staged.mkdir()
     dataset.mkdir()
     forbidden = {dataset}
-    monkeypatch.setattr(os, "access", lambda place, _: Path(place) not in forbidden)  # root would be let in
+    monkeypatch.setattr(
+        os, "access", lambda place, mode: mode != os.W_OK or Path(place) not in forbidden
+    )  # unlike root
     refused = PermissionError(errno.EACCES, "Permission denied", str(staged / ".x"), None, str(dataset / "new" / "x"))
     assert str(storage_error(refused, tmp_path)) == f"can't write to {dataset}: Permission denied"
     forbidden.clear()
     unreadable = PermissionError(errno.EACCES, "Permission denied", str(staged / "marker"))
     assert str(storage_error(unreadable, tmp_path)) == f"Permission denied: {staged / 'marker'}"
+
+
+def test_what_may_not_be_read_of_a_colleague_s_dataset_is_not_said_to_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = tmp_path / "alerts.fink"
+    ledger.mkdir()
+    (ledger / "marker").touch()
+    mine = {(ledger, os.X_OK)}
+    monkeypatch.setattr(os, "access", lambda place, mode: (Path(place), mode) in mine)  # root would be let in
+    unreadable = PermissionError(errno.EACCES, "Permission denied", str(ledger / "marker"))
+    assert str(storage_error(unreadable, tmp_path)) == f"Permission denied: {ledger / 'marker'}"
+    mine.clear()
+    assert str(storage_error(unreadable, tmp_path)) == f"can't read {ledger}: Permission denied"
 
 
 def test_a_marker_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
