@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import click
 
 from fink_dask.cli.command import Place, UserPath, command, json_option, typed_option
 from fink_dask.cli.output import deliver, is_stdout, print_json, say
-from fink_dask.errors import SettingsError
+from fink_dask.errors import SettingsError, StorageError
 from fink_dask.units import pluralize, printable
 
 if TYPE_CHECKING:
@@ -99,9 +100,11 @@ def check_order(outdir: Path, objects: Sequence[str]) -> None:
 
     if outdir.exists() or is_dataset(outdir.resolve()):
         return
-    for name in objects:
-        if "\0" not in name and is_dataset(Path(name).resolve()):
-            raise SettingsError(f"{outdir} is no dataset, and {name} is one: the dataset comes first, then the object")
+    for name in filter(str.strip, objects):
+        with suppress(StorageError, OSError, ValueError):  # what can't be the name of a directory is none
+            if is_dataset(Path(name).resolve()):
+                words = f"{outdir} is no dataset, and {name} is one: the dataset comes first, then the object"
+                raise SettingsError(words)
 
 
 def _list_objects(outdir: Path, table: Path | None, as_json: bool) -> int:

@@ -16,8 +16,12 @@ import numpy as np
 import pytest
 
 import fink_dask
+from fink_dask.cli.lightcurve import check_order
+from fink_dask.errors import SettingsError
+from fink_dask.kafka.offsets import OffsetRange
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import remarks, run_cli, transfer_arguments
+from tests.harness.ledgers import make_ledger, make_plan
 from tests.harness.oracle import fill_topic
 from tests.harness.topics import own_topic
 
@@ -83,6 +87,17 @@ def test_all_objects_can_be_had_where_a_terminal_shows_the_first(outdir: Path, t
     assert {row["object"]: int(row["alerts"]) for row in csv.DictReader(text.splitlines())} == alerts
     assert "objects.csv" in written.stdout
     assert run_cli("lightcurve", str(outdir), "--csv", "-").stdout == text
+
+
+def test_a_slip_in_the_dataset_s_name_is_not_taken_for_swapped_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_ledger(tmp_path / "alerts", make_plan([OffsetRange(0, 0, 8)]))
+    (tmp_path / "alerts").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / "alerts")  # an empty name is none, and not that of this directory
+    check_order(Path("nowhere"), ("", " ", "a" * 300, "a\0b"))
+    with pytest.raises(SettingsError, match="is one"):
+        check_order(Path("nowhere"), (str(tmp_path / "alerts"),))
 
 
 @pytest.mark.parametrize(
