@@ -143,11 +143,14 @@ class Errors:
         self.fatal: KafkaError | None = None
         #: Whether there ever was an answer to a question, or a broker has let us in.
         self.has_answered = False
+        #: Brokers that most likely speak another protocol, as librdkafka calls them.
+        self.foreign: set[str] = set()
         self._first_at = self._last_at = self._fatal_at = 0.0
 
     def forget(self) -> None:
         """Start afresh: there was an answer, or another range begins."""
         self.last = self.fatal = None
+        self.foreign.clear()
 
     def accepted(self) -> None:
         """Take note that a broker has let us in since: what an earlier connection was refused for has passed."""
@@ -186,6 +189,8 @@ class Errors:
         # "All brokers down" follows the reason that brought the last one down; the reason says more.
         if self.last is None or error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.last = error
+        if is_of_protocol(error):
+            self.foreign.add(error.str().partition(": ")[0])
         if is_refusal(error):
             self.fatal, self._fatal_at = error, self._last_at
 

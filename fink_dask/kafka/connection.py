@@ -54,6 +54,8 @@ _LOOK_S = 0.1
 _UNREACHED_S, _UNREACHED_SECURED_S = 12.0, 24.0
 #: The same where a broker has refused for good, as it may still be starting; and where it speaks another protocol.
 _REFUSED_S, _FOREIGN_S = 1.0, 3.0
+#: Or for so many times what that has taken to come out: a far line that was cut, and looks like it, is tried once more.
+_FOREIGN_TIMES = 3
 #: What librdkafka says where a question got no answer.
 _SILENT = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
 #: What is asked for at once where a few records are enough; a batch that is larger still comes.
@@ -482,9 +484,13 @@ class _Wait:
         is_plain = self._settings.security.protocol == "PLAINTEXT"
         unreached_s = min(_UNREACHED_S if is_plain else _UNREACHED_SECURED_S, self._settings.request_timeout_s)
         bound_s = _REFUSED_S if fatal is not None else unreached_s
-        if fatal is None and is_of_protocol(last) and not self._errors.has_answered:
-            bound_s = min(_FOREIGN_S, unreached_s)
-        return (fatal or last) if self._errors.lasts(time.monotonic(), self._began) > bound_s else None
+        now = time.monotonic()
+        lasts_s = self._errors.lasts(now, self._began)
+        # As long as one of several servers has not said so, it may be right, and just slower to answer.
+        is_foreign = len(self._errors.foreign) > self._settings.bootstrap_servers.strip(", ").count(",")
+        if fatal is None and is_of_protocol(last) and not self._errors.has_answered and is_foreign:
+            bound_s = min(max(_FOREIGN_S, _FOREIGN_TIMES * (now - self._began - lasts_s)), unreached_s)
+        return (fatal or last) if lasts_s > bound_s else None
 
     def _no_answer(self, reason: KafkaError) -> BrokerUnavailableError:
         where = f"{self._settings.bootstrap_servers} in {time.monotonic() - self._began:.0f} s"

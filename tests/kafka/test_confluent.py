@@ -123,6 +123,48 @@ def test_a_broker_that_has_answered_and_hangs_up_goes_away_and_wants_no_other_pr
     assert errors.last is not None
 
 
+class ScriptedClient:
+    """Takes a step each time it is polled."""
+
+    def __init__(self, *steps: Callable[[], object]) -> None:
+        self.steps = [*steps]
+
+    def poll(self, timeout: float) -> None:
+        assert timeout == 0
+        if self.steps:
+            self.steps.pop(0)()
+
+
+def hang_up(admin: Admin, server: str) -> Callable[[], None]:
+    said = f"{server}/bootstrap: Disconnected: connection closed by peer (after 5ms in state APIVERSION_QUERY)"
+    return lambda: admin.errors(KafkaError(KafkaError._TRANSPORT, said))
+
+
+def nothing() -> None:
+    pass
+
+
+def test_a_far_line_that_is_cut_as_it_is_connected_is_not_taken_for_another_protocol(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_module, "_FOREIGN_S", 0.0)  # so that a tenth of a second is far
+    admin, answer = Admin(KafkaSettings(SERVERS, request_timeout_s=60)), Future[str]()
+    steps = (*[nothing] * 4, hang_up(admin, SERVERS), *[nothing] * 3, lambda: answer.set_result("answer"))
+    admin.client = ScriptedClient(*steps)
+    assert admin.ask(lambda _: answer) == "answer"
+
+
+def test_one_of_several_servers_that_hangs_up_does_not_speak_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_FOREIGN_S", 0.0)
+    monkeypatch.setattr(connection_module, "_FOREIGN_TIMES", 0)
+    admin = Admin(KafkaSettings("127.0.0.1:1,127.0.0.1:2", request_timeout_s=60))
+    client = ScriptedClient(hang_up(admin, "127.0.0.1:1"), *[nothing] * 3, hang_up(admin, "127.0.0.1:2"))
+    admin.client = client
+    with pytest.raises(BrokerUnavailableError, match="--security-protocol"):
+        admin.ask(lambda _: Future[str]())
+    assert not client.steps
+
+
 def test_a_refusal_is_not_asked_again() -> None:
     asked = []
 
