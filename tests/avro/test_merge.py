@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -48,31 +49,31 @@ FITTING: list[tuple[Any, Any, pa.DataType, bool]] = [
     (ITEM, record("item", x="int", y="null"), pa.struct([pa.field("x", pa.int32(), False), ("y", pa.null())]), False),
 ]
 CLASHING: list[tuple[Any, Any, str]] = [
-    ("int", "long", "field a is a long, and an int in this dataset"),
-    ("float", "double", "field a is a double, and a float in this dataset"),
-    ("long", "int", "field a is an int, and a long in this dataset"),
-    ("string", "bytes", "field a is a bytes, and a string in this dataset"),
-    ("string", ENUM, "field a is an enum, and a string in this dataset"),
-    ("int", {"type": "int", "logicalType": "date"}, "field a is a date, and an int in this dataset"),
+    ("int", "long", "a long.*an int"),
+    ("float", "double", "a double.*a float"),
+    ("long", "int", "an int.*a long"),
+    ("string", "bytes", "bytes.*string"),
+    ("string", ENUM, "enum.*string"),
+    ("int", {"type": "int", "logicalType": "date"}, "a date.*an int"),
     (
         {"type": "long", "logicalType": "timestamp-millis"},
         {"type": "long", "logicalType": "timestamp-micros"},
-        "field a is a timestamp-micros, and a timestamp-millis in this dataset",
+        "timestamp-micros.*timestamp-millis",
     ),
     (
         {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2},
         {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 3},
-        "field a is a decimal of 9 digits, 3 of them after the point, and a decimal of 9 digits, 2",
+        r"\b9\b.*\b3\b.*\b9\b.*\b2\b",
     ),
-    ({"type": "fixed", "name": "f", "size": 4}, {"type": "fixed", "name": "f", "size": 5}, "field a is a fixed of 5"),
-    (["int", "string"], ["string", "int"], "field a is a union of string and int, and a union of int and string"),
-    (["int", "string"], ["int", "string", "long"], "field a is a union of int and string and long"),
-    ([record("p", x="int"), record("q", x="int")], [record("q", x="int"), record("p", x="int")], "field a is a union"),
-    ("int", ["int", "string"], "field a is a union of int and string, and an int in this dataset"),
-    ({"type": "array", "items": "int"}, {"type": "array", "items": "long"}, "field a[] is a long, and an int"),
-    ({"type": "map", "values": "int"}, {"type": "map", "values": "string"}, "field a{} is a string, and an int"),
-    (ITEM, record("item", x=record("deep", y="int")), "field a.x is a record, and an int in this dataset"),
-    (ITEM, {"type": "map", "values": "int"}, "field a is a map, and a record in this dataset"),
+    ({"type": "fixed", "name": "f", "size": 4}, {"type": "fixed", "name": "f", "size": 5}, "fixed of 5.*fixed of 4"),
+    (["int", "string"], ["string", "int"], "string and int.*int and string"),
+    (["int", "string"], ["int", "string", "long"], "int and string and long.*int and string"),
+    ([record("p", x="int"), record("q", x="int")], [record("q", x="int"), record("p", x="int")], "union.*union"),
+    ("int", ["int", "string"], "int and string.*an int"),
+    ({"type": "array", "items": "int"}, {"type": "array", "items": "long"}, r" a\[\] .*long.*int"),
+    ({"type": "map", "values": "int"}, {"type": "map", "values": "string"}, " a{} .*string.*int"),
+    (ITEM, record("item", x=record("deep", y="int")), r" a\.x .*a record.*an int"),
+    (ITEM, {"type": "map", "values": "int"}, "a map.*a record"),
 ]
 
 
@@ -85,9 +86,8 @@ def test_what_fits_has_one_type(first: Any, second: Any, kind: pa.DataType, may_
 
 @pytest.mark.parametrize(("first", "second", "words"), CLASHING, ids=str)
 def test_what_does_not_fit_is_named_with_both_types(first: Any, second: Any, words: str) -> None:
-    with pytest.raises(SchemaError) as caught:
+    with pytest.raises(SchemaError, match=words):
         of(one(first), one(second))
-    assert words in str(caught.value)
     with pytest.raises(SchemaError):
         of(one(second), one(first))
 
@@ -118,25 +118,26 @@ def test_what_is_said_of_a_schema_does_not_change_when_others_are_taken_in() -> 
         with pytest.raises(SchemaError) as caught:
             versions.plus(schema(clash))
         said.append(str(caught.value))
-    assert said == ["field finkclass is an int, and a string in this dataset"] * 2
+    assert said[0] == said[1]
+    assert re.search("finkclass.*int.*string", said[0])
 
 
 def test_there_are_no_more_than_so_many_and_none_grows_without_bound() -> None:
     versions = of(V1, *(with_more(V1, number) for number in range(MAX_VERSIONS - 1)))
-    with pytest.raises(SchemaError, match="has 16 schemas already"):
+    with pytest.raises(SchemaError, match=r"\b16\b"):
         versions.plus(schema(with_more(V1, 100)))
     assert versions.plus(schema(V1)) is versions
-    with pytest.raises(SchemaError, match="a string, and a long"):
+    with pytest.raises(SchemaError, match=r"string.*long"):
         versions.plus(schema(OTHER))
     many = [record("r", **{f"x{start + at}": "int" for at in range(15_000)}) for start in (0, 15_000)]
-    with pytest.raises(SchemaError, match="too many fields"):
+    with pytest.raises(SchemaError, match="fields"):
         of(*many)
     # A million items of a byte would each be as wide as the wide ones.
     small = record("r", items={"type": "array", "items": record("item", x="int")})
     wide = nullable({"type": "fixed", "name": "wide", "size": 60_000})
     large = record("r", items={"type": "array", "items": record("item", x="int", y=wide)})
     for pair in ((small, large), (large, small)):
-        with pytest.raises(SchemaError, match="too many fields"):
+        with pytest.raises(SchemaError, match="fields"):
             of(*pair)
 
 

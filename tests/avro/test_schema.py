@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import re
 
 import pyarrow as pa
 import pytest
@@ -116,74 +115,74 @@ def test_a_column_has_the_type_its_avro_field_calls_for(type_: object, arrow: pa
 
 
 REFUSALS: list[tuple[str, object, str]] = [
-    ("an empty message", b"", "not JSON"),
-    ("a message that is not UTF-8", b'{"\xff": 1}', "not JSON in UTF-8"),
-    ("an integer of 5,000 digits", b"1" * 5000, "not JSON"),
-    ("50 MB", b"[" * 50_000_000, "50,000,000 bytes"),
-    ("text that grows when it is escaped", b'"%s"' % ("é" * (MAX_SCHEMA_BYTES // 4)).encode(), "4,194,304 bytes"),
-    ("JSON a million levels deep", b"[" * 1_000_000, "too deeply"),
-    ("a value a million levels deep beside the types", b'{"doc": ' + b"[" * 1_000_000, "too deeply"),
-    ("200 levels of records", record(nested("record", 200)), "64 levels"),
-    ("200 levels of arrays", record(nested("array", 200)), "64 levels"),
-    ("200 levels of maps", record(nested("map", 200)), "64 levels"),
-    ("200 levels of nothing", record(nested("wrapper", 200)), "64 levels"),
-    ("2^60 fields", doubling(60), "field f13: more than 20,000 fields"),
-    ("20,001 fields", record(*["int"] * 20_001), "more than 20,000 fields"),
-    ("a JSON key twice", b'{"type": "record", "type": "int"}', "JSON key 'type' twice"),
-    ("null", None, "the top level: nothing is not"),
-    ("a number", 1, "the top level: a number"),
-    ("a top level that is no record", "int", "one record and null, not 'int'"),
-    ("a top level of two records", [record("int"), {**record("int"), "name": "b"}], "one record and null, not 'union'"),
-    ("a top level that is only null", ["null"], "must be a record"),
-    ("an object without a type", {"name": "a"}, "an object without a type"),
-    ("a type that is a number", {"type": 1}, "a number is not"),
-    ("an unknown type", record("int32"), "field a: unknown type 'int32'"),
-    ("a name that is used before it is defined", record("inner", INNER), "field a: unknown type 'inner'"),
-    ("an unknown complex type", record({"type": "tuple", "name": "e"}), "unknown type 'tuple'"),
+    ("an empty message", b"", "JSON"),
+    ("a message that is not UTF-8", b'{"\xff": 1}', "UTF-8.*0xff"),
+    ("an integer of 5,000 digits", b"1" * 5000, "JSON.*5000"),
+    ("50 MB", b"[" * 50_000_000, "50,000,000"),
+    ("text that grows when it is escaped", b'"%s"' % ("é" * (MAX_SCHEMA_BYTES // 4)).encode(), "4,194,304"),
+    ("JSON a million levels deep", b"[" * 1_000_000, "deeply"),
+    ("a value a million levels deep beside the types", b'{"doc": ' + b"[" * 1_000_000, "deeply"),
+    ("200 levels of records", record(nested("record", 200)), r"\b64\b"),
+    ("200 levels of arrays", record(nested("array", 200)), r"\b64\b"),
+    ("200 levels of maps", record(nested("map", 200)), r"\b64\b"),
+    ("200 levels of nothing", record(nested("wrapper", 200)), r"\b64\b"),
+    ("2^60 fields", doubling(60), " f13: .*20,000"),
+    ("20,001 fields", record(*["int"] * 20_001), "20,000"),
+    ("a JSON key twice", b'{"type": "record", "type": "int"}', "JSON.*'type'"),
+    ("null", None, "nothing"),
+    ("a number", 1, "number"),
+    ("a top level that is no record", "int", "record.*'int'"),
+    ("a top level of two records", [record("int"), {**record("int"), "name": "b"}], "record.*'union'"),
+    ("a top level that is only null", ["null"], "record.*'null'"),
+    ("an object without a type", {"name": "a"}, "object.*type"),
+    ("a type that is a number", {"type": 1}, "number"),
+    ("an unknown type", record("int32"), " a: .*'int32'"),
+    ("a name that is used before it is defined", record("inner", INNER), " a: .*'inner'"),
+    ("an unknown complex type", record({"type": "tuple", "name": "e"}), " a: .*'tuple'"),
     ("Spark's time, which may be many things", record("timestamp"), "timestamp-micros"),
-    ("a name of two types", record(FIXED, {**FIXED, "size": 4}, "f"), "field c: the type 'f' is defined twice"),
-    ("a namespace of 3 MB", {**record("int"), "namespace": "n" * 3_000_000}, "more than 1,024 characters"),
-    ("a type's name of 3 MB", {**record("int"), "name": "a." * 1_500_000 + "b"}, "more than 1,024 characters"),
-    ("a recursive record", record({"type": "array", "items": "alert"}), "field a[]: the type 'alert' contains itself"),
-    ("a record that is recursive through null", record(["null", "alert"]), "contains itself"),
-    ("a record without fields", {"type": "record", "name": "x", "fields": []}, "a record without fields"),
-    ("a list of records without fields", record({"type": "array", "items": EMPTY}), "items that take no bytes"),
-    ("a record whose fields are an object", {"type": "record", "name": "x", "fields": {}}, "without a list"),
-    ("a field that is no object", {"type": "record", "name": "x", "fields": ["int"]}, "field whose name"),
-    ("a field without a type", {"type": "record", "name": "x", "fields": [{"name": "k"}]}, "field k: the field has no"),
-    ("a record without a name", {"type": "record", "fields": [{"name": "k", "type": "int"}]}, "not an Avro name"),
-    ("a record whose name is a list", {"type": "record", "name": ["x"], "fields": []}, "a list is not an Avro name"),
-    ("a column that is also a path", record_of({"c": INNER, "c.x": "int"}), "field c.x: its name is also"),
-    ("a record with an empty part in its name", {"type": "record", "name": "a..b", "fields": []}, "'a..b'"),
+    ("a name of two types", record(FIXED, {**FIXED, "size": 4}, "f"), " c: .*'f'.*twice"),
+    ("a namespace of 3 MB", {**record("int"), "namespace": "n" * 3_000_000}, "1,024"),
+    ("a type's name of 3 MB", {**record("int"), "name": "a." * 1_500_000 + "b"}, "1,024"),
+    ("a recursive record", record({"type": "array", "items": "alert"}), r" a\[\]: .*'alert'.*itself"),
+    ("a record that is recursive through null", record(["null", "alert"]), " a: .*'alert'.*itself"),
+    ("a record without fields", {"type": "record", "name": "x", "fields": []}, "record.*columns"),
+    ("a list of records without fields", record({"type": "array", "items": EMPTY}), r" a\[\]: .*bytes"),
+    ("a record whose fields are an object", {"type": "record", "name": "x", "fields": {}}, "record.*list"),
+    ("a field that is no object", {"type": "record", "name": "x", "fields": ["int"]}, "name.*nothing"),
+    ("a field without a type", {"type": "record", "name": "x", "fields": [{"name": "k"}]}, " k: .*type"),
+    ("a record without a name", {"type": "record", "fields": [{"name": "k", "type": "int"}]}, "nothing.*256"),
+    ("a record whose name is a list", {"type": "record", "name": ["x"], "fields": []}, "list.*256"),
+    ("a column that is also a path", record_of({"c": INNER, "c.x": "int"}), r" c\.x: .*rename"),
+    ("a record with an empty part in its name", {"type": "record", "name": "a..b", "fields": []}, r"'a\.\.b'"),
     ("a namespace that is a number", {"type": "record", "name": "x", "namespace": 1, "fields": []}, "namespace"),
-    ("an empty union", record([]), "field a: a union without types"),
+    ("an empty union", record([]), " a: .*union"),
     ("a union with null twice", record(["null", "int", {"type": "null"}]), "null twice"),
-    ("a union in a union", record([["int"], "null"]), "a union directly in a union"),
-    ("a union in an object in a union", record([{"type": ["int"]}]), "a union directly in a union"),
-    ("an array of nulls", record({"type": "array", "items": "null"}), "field a[]: items that take no bytes"),
-    ("an array without items", record({"type": "array"}), "field a[]: the key 'items' is missing"),
-    ("a map without values", record({"type": "map"}), "field a{}: the key 'values' is missing"),
-    ("a fixed of size 0", record({**FIXED, "size": 0}), "field a: a fixed of a size"),
-    ("a fixed of a negative size", record({**FIXED, "size": -1}), "a fixed of a size"),
-    ("a fixed whose size is true", record({**FIXED, "size": True}), "a fixed of a size"),
-    ("a fixed of a gigabyte", record({**FIXED, "size": 2**30}), "a fixed of a size"),
-    ("an enum without symbols", record({**ENUM, "symbols": []}), "an enum without a list"),
-    ("an enum with a symbol twice", record({**ENUM, "symbols": ["A", "A"]}), "a symbol twice"),
-    ("an enum with a symbol that is a list", record({**ENUM, "symbols": [["A"]]}), "a symbol, a list"),
-    ("an enum with a line break in a symbol", record({**ENUM, "symbols": ["A\nB"]}), "a symbol, 'A"),
-    ("a decimal without a precision", record(logical("bytes", "decimal")), "field a: a decimal of a precision"),
-    ("a decimal of 77 digits", record(logical("bytes", "decimal", precision=77)), "from 1 to 76"),
-    ("a negative scale", record(logical("bytes", "decimal", precision=4, scale=-1)), "scale that is negative"),
-    ("a scale above the precision", record(logical("bytes", "decimal", precision=4, scale=5)), "greater than"),
+    ("a union in a union", record([["int"], "null"]), " a: .*directly"),
+    ("a union in an object in a union", record([{"type": ["int"]}]), " a: .*directly"),
+    ("an array of nulls", record({"type": "array", "items": "null"}), r" a\[\]: .*bytes"),
+    ("an array without items", record({"type": "array"}), r" a\[\]: .*'items'"),
+    ("a map without values", record({"type": "map"}), " a{}: .*'values'"),
+    ("a fixed of size 0", record({**FIXED, "size": 0}), " a: .*fixed.*65,536"),
+    ("a fixed of a negative size", record({**FIXED, "size": -1}), " a: .*fixed.*65,536"),
+    ("a fixed whose size is true", record({**FIXED, "size": True}), " a: .*fixed.*65,536"),
+    ("a fixed of a gigabyte", record({**FIXED, "size": 2**30}), " a: .*fixed.*65,536"),
+    ("an enum without symbols", record({**ENUM, "symbols": []}), " a: .*symbols"),
+    ("an enum with a symbol twice", record({**ENUM, "symbols": ["A", "A"]}), " a: .*symbol.*twice"),
+    ("an enum with a symbol that is a list", record({**ENUM, "symbols": [["A"]]}), " a: .*symbol.*list"),
+    ("an enum with a line break in a symbol", record({**ENUM, "symbols": ["A\nB"]}), r" a: .*symbol.*'A\\nB'"),
+    ("a decimal without a precision", record(logical("bytes", "decimal")), r" a: .*precision.* 76\b"),
+    ("a decimal of 77 digits", record(logical("bytes", "decimal", precision=77)), r" a: .*precision.* 76\b"),
+    ("a negative scale", record(logical("bytes", "decimal", precision=4, scale=-1)), "scale.*negative"),
+    ("a scale above the precision", record(logical("bytes", "decimal", precision=4, scale=5)), "scale.*greater"),
     ("a scale that is text", record(logical("bytes", "decimal", precision=4, scale="1")), "scale"),
-    ("a decimal too wide", record(logical("fixed", "decimal", name="d", size=1, precision=3)), "does not fit"),
+    ("a decimal too wide", record(logical("fixed", "decimal", name="d", size=1, precision=3)), r"\b3\b.*\b1\b"),
 ]
 
 
 @pytest.mark.parametrize(("what", "raw", "reason"), REFUSALS, ids=[what for what, _, _ in REFUSALS])
 def test_a_hostile_schema_is_refused_in_one_line_that_names_the_field(what: str, raw: object, reason: str) -> None:
     raw = raw if isinstance(raw, bytes) else json.dumps(raw)
-    with pytest.raises(SchemaError, match=re.escape(reason)) as caught:
+    with pytest.raises(SchemaError, match=reason) as caught:
         parse_schema(raw)
     message = str(caught.value)
     assert len(message) < 400
@@ -197,7 +196,7 @@ def test_a_hostile_schema_is_refused_in_one_line_that_names_the_field(what: str,
 )
 def test_a_field_name_that_could_leave_the_dataset_is_refused(name: str) -> None:
     schema = {"type": "record", "name": "x", "fields": [{"name": name, "type": "int"}]}
-    with pytest.raises(SchemaError, match="rename it") as caught:
+    with pytest.raises(SchemaError, match="rename") as caught:
         parse_schema(json.dumps(schema))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400
@@ -205,7 +204,7 @@ def test_a_field_name_that_could_leave_the_dataset_is_refused(name: str) -> None
 
 def test_two_columns_of_one_name_are_refused() -> None:
     fields = [{"name": "jd", "type": "int"}, {"name": "jd", "type": "double"}]
-    with pytest.raises(SchemaError, match=r"field a\.jd: there are two fields"):
+    with pytest.raises(SchemaError, match=r" a\.jd: .*two"):
         parse_schema(json.dumps(record({"type": "record", "name": "x", "fields": fields})))
 
 
@@ -217,7 +216,7 @@ def test_names_that_differ_in_case_are_two_columns() -> None:
 @pytest.mark.parametrize("name", ["kafka_partition", "kafka_offset"])
 def test_a_field_never_takes_the_place_of_the_offset_columns(name: str) -> None:
     inner = {"type": "record", "name": "x", "fields": [{"name": name, "type": "long"}]}
-    with pytest.raises(SchemaError, match=f"field {name}: the dataset adds"):
+    with pytest.raises(SchemaError, match=f" {name}: .*dataset"):
         parse_schema(json.dumps(inner))
     assert parse_schema(json.dumps(record(inner))).arrow.names == ["a"]
 
@@ -234,7 +233,7 @@ def test_nulls_of_wide_types_can_not_ask_for_gigabytes() -> None:
     wide = {**FIXED, "size": MAX_FIXED_BYTES}
     fields = [{"name": f"f{index}", "type": ["null", "f"]} for index in range(1000)]
     raw = json.dumps({"type": "record", "name": "x", "fields": [{"name": "w", "type": wide}, *fields]})
-    with pytest.raises(SchemaError, match="even when it is null"):
+    with pytest.raises(SchemaError, match="524,288"):
         parse_schema(raw)
 
 

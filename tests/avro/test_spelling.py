@@ -259,7 +259,7 @@ def test_types_are_found_in_the_files_beside_a_schema(tmp_path: Path) -> None:
     assert schema.arrow.field("candidate").type.field("cutout").type.field("stamp").name == "stamp"
     assert parse_schema(schema.text) == schema, "it needs the files no more"
     (tmp_path / "cutout.avsc").unlink()
-    with pytest.raises(SchemaError, match=r"unknown type 'cutout'; no \.avsc file"):
+    with pytest.raises(SchemaError, match=r"'cutout'.*\.avsc"):
         read_schema_file(tmp_path / "alert.avsc")
 
 
@@ -287,5 +287,5 @@ def test_a_default_that_asks_for_endless_comparisons_does_not_keep_the_reader() 
         again = [f"a{level - 1}", f"b{level - 1}"] if level else types
         types = [named(f"a{level}", x=types), named(f"b{level}", x=again)]
         default = {"x": default}
-    with pytest.raises(SchemaError, match="more than 20,000 fields"):
+    with pytest.raises(SchemaError, match="20,000"):
         parse_schema(json.dumps(with_default(types, default)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pyarrow as pa
 import pytest
@@ -74,29 +73,29 @@ def test_a_union_of_several_types_is_a_struct_as_spark_makes_it(
 
 
 REFUSALS: list[tuple[str, object, str]] = [
-    ("of the same type twice", record(["int", "int"]), "a.member1: a union that has the same int twice"),
-    ("of two arrays", record([INTS, "null", TEXTS]), "a.member1: a union that has the same array twice"),
-    ("of two maps", record([NUMBERS, NUMBERS]), "has the same map twice"),
-    ("of one record twice", record(["null", INNER, "inner"]), "a.member1: a union that has the same record"),
-    ("of one enum twice", record([ENUM, "null", "int", "e"]), "a.member2: a union that has the same enum"),
-    ("of one fixed twice", record(["int", FIXED, {"type": "f"}]), "a.member2: a union that has the same fixed"),
-    ("of a type and its logical type", record(["int", DATE]), "a.member1: a union that has the same int twice"),
-    ("of 20,001 types", record(["int"] * 20_001), "field a: a union of more than 20,000 types"),
-    ("of an unknown type", record(["int", "string", "x"]), "field a.member2: unknown type 'x'"),
-    ("that is recursive", record(["int", "alert", "null"]), "field a.member1: the type 'alert' contains itself"),
-    ("with a union", record(["long", "null", ["int"]]), "a.member1: a union directly in a union"),
-    ("with a union in an object", record(["long", {"type": ["int"]}]), "a.member1: a union directly in a union"),
-    ("in a union", record([["long", "int"], "null"]), "a union directly in a union"),
-    ("in an array with a union", record({"type": "array", "items": ["int", ["string"]]}), "a[].member1: a union dir"),
+    ("of the same type twice", record(["int", "int"]), r" a\.member1: .* int twice"),
+    ("of two arrays", record([INTS, "null", TEXTS]), r" a\.member1: .* array twice"),
+    ("of two maps", record([NUMBERS, NUMBERS]), "map twice"),
+    ("of one record twice", record(["null", INNER, "inner"]), r" a\.member1: .* record twice"),
+    ("of one enum twice", record([ENUM, "null", "int", "e"]), r" a\.member2: .* enum twice"),
+    ("of one fixed twice", record(["int", FIXED, {"type": "f"}]), r" a\.member2: .* fixed twice"),
+    ("of a type and its logical type", record(["int", DATE]), r" a\.member1: .* int twice"),
+    ("of 20,001 types", record(["int"] * 20_001), " a: .*20,000"),
+    ("of an unknown type", record(["int", "string", "x"]), r" a\.member2: .*'x'"),
+    ("that is recursive", record(["int", "alert", "null"]), r" a\.member1: .*'alert'.*itself"),
+    ("with a union", record(["long", "null", ["int"]]), r" a\.member1: .*directly"),
+    ("with a union in an object", record(["long", {"type": ["int"]}]), r" a\.member1: .*directly"),
+    ("in a union", record([["long", "int"], "null"]), " a: .*directly"),
+    ("in an array with a union", record({"type": "array", "items": ["int", ["string"]]}), r"a\[\]\.member1: .*direct"),
     ("with null twice", record(["null", "int", "long", {"type": "null"}]), "null twice"),
     ("with a disguised null twice", record(["null", "int", NULL]), "null twice"),
-    ("as the top level", [record("int"), "int"], "must be a record"),
-    ("of 81 levels", record(nested(40)), f"more than {MAX_DEPTH} levels"),
-    ("of 2^14 members", record(*doubling(14)), "more than 20,000 fields when every use"),
+    ("as the top level", [record("int"), "int"], "record.*'union'"),
+    ("of 81 levels", record(nested(40)), rf"\b{MAX_DEPTH}\b"),
+    ("of 2^14 members", record(*doubling(14)), "20,000"),
     (
         "of wide types",
         record([{**FIXED, "name": f"w{i}", "size": 65_536} for i in range(8)]),
-        "more than 524,288 bytes",
+        "524,288",
     ),
 ]
 
@@ -105,7 +104,7 @@ REFUSALS: list[tuple[str, object, str]] = [
 def test_a_union_that_avro_forbids_or_that_is_too_large_is_refused_by_its_place(
     what: str, raw: object, reason: str
 ) -> None:
-    with pytest.raises(SchemaError, match=re.escape(reason)) as caught:
+    with pytest.raises(SchemaError, match=reason) as caught:
         parse_schema(json.dumps(raw))
     assert len(str(caught.value)) < 400
 

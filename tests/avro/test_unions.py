@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -168,15 +169,15 @@ def test_a_union_of_more_branches_than_one_byte_counts_is_read(make: Callable[..
 @pytest.mark.parametrize(
     ("poison", "reason"),
     [
-        (b"\6\0", "branch 3 of a union of 3, in f0"),
-        (b"\1\0", "branch -1 of a union of 3, in f0"),
-        (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\1", "of a union of 3, in f0"),
+        (b"\6\0", r"branch 3\b.*\b3\b.* f0$"),
+        (b"\1\0", r"branch -1\b.*\b3\b.* f0$"),
+        (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\1", r"branch.*\b3\b.* f0$"),
         (b"", "empty"),
-        (b"\0", "does not end"),
-        (b"\0\xff\xff\xff\xff\xff\1", "is not an int of 32 bits, in f0.member0"),
-        (b"\4\2\xff", "invalid UTF-8 at byte 0 of a string, in f0.member1[].member1"),
-        (b"\4\2\4\0", "branch 2 of a union of 2, in f0.member1[]"),
-        (b"\2\0", "1 bytes follow"),
+        (b"\0", r"end.*\b1\b"),
+        (b"\0\xff\xff\xff\xff\xff\1", r"32 bits.* f0\.member0$"),
+        (b"\4\2\xff", r"UTF-8.*\b0\b.* f0\.member1\[\]\.member1$"),
+        (b"\4\2\4\0", r"branch 2\b.*\b2\b.* f0\.member1\[\]$"),
+        (b"\2\0", r"\b1\b.*follow"),
     ],
 )
 def test_a_damaged_union_is_set_aside_and_its_neighbours_arrive(
@@ -188,7 +189,7 @@ def test_a_damaged_union_is_set_aside_and_its_neighbours_arrive(
     result = make(schema).decode([good[0], poison, good[1], poison, good[2]])
     result.rows.validate(full=True)
     assert [bad.index for bad in result.bad] == [1, 3]
-    assert all(reason in bad.reason for bad in result.bad), result.bad
+    assert all(re.search(reason, bad.reason) for bad in result.bad), result.bad
     in_list = [members(2, member1="a")]
     assert result.rows.column(0).to_pylist() == [members(2, member0=1), members(2, member1=in_list), None]
 
