@@ -178,6 +178,8 @@ class Connection:
         self.fetch_bytes = fetch_bytes
         #: What librdkafka says of its connections.
         self.errors = Errors()
+        if admin is not None:  # whoever has answered that speaks the same protocol here
+            self.errors.has_answered = admin.errors.has_answered
         #: What has come, as it was last stated.
         self.arrived = Arrived()
         #: taken, taken_bytes: records that were consumed, and their bytes.

@@ -121,6 +121,11 @@ def test_a_broker_that_has_answered_and_hangs_up_goes_away_and_wants_no_other_pr
     errors.has_answered = False
     errors.log(20, "%s [%s] %s", "FAIL", "client", closed)
     assert errors.last is not None
+    errors.has_answered, admin = True, Admin(SETTINGS)
+    admin.errors = errors
+    with open_connection(SETTINGS, admin=admin) as reader:  # which comes later, as it goes away
+        reader.errors.log(20, "%s [%s] %s", "FAIL", "client", closed.replace("UP", "APIVERSION_QUERY"))
+        assert reader.errors.last is None
 
 
 class ScriptedClient:
