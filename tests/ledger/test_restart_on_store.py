@@ -122,9 +122,9 @@ def test_an_attempt_of_the_old_dataset_that_still_runs_writes_nothing_into_the_n
     create_ledger(new)
     new.freeze(AGAIN, SCHEMA)
     before = _below(object_store, new.path), _below(object_store, new.outdir)
-    with pytest.raises(LedgerError, match="what was staged is gone"):
+    with pytest.raises(LedgerError, match="gone"):
         late.commit(marker)
-    with pytest.raises(LedgerError, match="does not hold plan"):
+    with pytest.raises(LedgerError, match=PLAN.plan_id):
         later.begin()
     assert (_below(object_store, new.path), _below(object_store, new.outdir)) == before
 

@@ -40,9 +40,9 @@ def test_what_one_topic_and_several_make_of_a_directory(tmp_path: Path) -> None:
     joined = joining(alone, tmp_path / "many")
     assert joined.is_several
     assert joined.names == ("b",)
-    with pytest.raises(LedgerError, match=r"has this topic already, as .*many/a"):
+    with pytest.raises(LedgerError, match="many/a"):
         joining(TopicChoice((IDENTITY.topic,)), tmp_path / "many")
-    with pytest.raises(LedgerError, match=r"is the dataset of one topic.*mv one one\.fink nights; fink-dask season"):
+    with pytest.raises(LedgerError, match=r"mv one one\.fink nights; fink-dask season"):
         check_for_several(tmp_path / "one")
 
 
@@ -54,7 +54,7 @@ def test_a_dataset_may_be_right_below_the_root_of_a_file_system() -> None:
 
 @pytest.mark.parametrize("topic", ["a.fink", "a.fink-old-12345678", ".fink"])
 def test_no_dataset_takes_the_place_of_a_ledger(topic: str) -> None:
-    with pytest.raises(StorageError, match="transfer it on its own"):
+    with pytest.raises(StorageError, match=r"\.fink"):
         check_name(topic)
     check_name("a.fin_k")
 

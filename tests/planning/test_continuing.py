@@ -92,13 +92,13 @@ def test_a_difference_is_refused_with_both_remedies(
 ) -> None:
     with pytest.raises(LedgerError) as caught:
         go_on_with(asked(**given), before)
-    assert f"begun with {said};" in str(caught.value)
+    assert f" {said};" in str(caught.value)
     assert remedies in str(caught.value)
     assert "another --outdir" in str(caught.value)
 
 
 def test_what_was_begun_must_still_go_with_what_is_given() -> None:
-    with pytest.raises(SettingsError, match="--limit does not go with --where"):
+    with pytest.raises(SettingsError, match=r"--limit .*--where"):
         go_on_with(asked(limit=5), BEGUN)
     with pytest.raises(SettingsError, match="whole records"):
         go_on_with(asked(columns=("candid", "jd")), replace(BEGUN, outformat="avro"))
@@ -121,12 +121,12 @@ def test_a_further_topic_is_begun_as_the_others_were_if_these_are_alike() -> Non
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"topic_id": "other"}, "deleted and made again"), ({"schema_sha256": "01"}, "the schema is not the one")],
+    [({"topic_id": "other"}, "deleted"), ({"schema_sha256": "01"}, "schema")],
 )
 def test_another_topic_of_the_same_name_is_refused(changes: dict[str, str], words: str) -> None:
     with pytest.raises(LedgerError, match=words):
         check_same_topic(BEGUN, replace(BEGUN, **changes))  # type: ignore[arg-type]
-    with pytest.raises(LedgerError, match="begun with --topic other, not topic"):
+    with pytest.raises(LedgerError, match="--topic other, not topic"):
         go_on_with(asked(), replace(BEGUN, topic="other"))
 
 

@@ -131,46 +131,46 @@ DAMAGE: list[tuple[str, Callable[[Ledger], object], str]] = [
     ("the whole dataset deleted", lambda ledger: shutil.rmtree(ledger.outdir), "missing"),
     ("truncated", lambda ledger: _path(ledger).write_bytes(_path(ledger).read_bytes()[:-9]), "bytes, but"),
     ("emptied", lambda ledger: _path(ledger).write_bytes(b""), "0 bytes, but"),
-    ("a flipped byte", lambda ledger: _flip(_path(ledger)), "not what was written"),
+    ("a flipped byte", lambda ledger: _flip(_path(ledger)), "written"),
     ("two files exchanged", _exchange, "written"),
     (
         "a copy under another name",
         lambda ledger: shutil.copy(_path(ledger), _path(ledger).with_name("x.parquet")),
-        "no range wrote",
+        "/x.parquet",
     ),
-    ("a file of somebody else's", lambda ledger: (ledger.outdir / "x.txt").write_text("x"), "no range wrote"),
-    ("a hidden file", lambda ledger: (ledger.outdir / ".x.parquet").write_text("x"), "no range wrote"),
-    ("a link to a directory", _link, "no range wrote"),
+    ("a file of somebody else's", lambda ledger: (ledger.outdir / "x.txt").write_text("x"), "/x.txt"),
+    ("a hidden file", lambda ledger: (ledger.outdir / ".x.parquet").write_text("x"), "/.x.parquet"),
+    ("a link to a directory", _link, "/more"),
     ("a directory in the place of a file", lambda ledger: [_path(ledger).unlink(), _path(ledger).mkdir()], ""),
     ("quarantine deleted", lambda ledger: _quarantine(ledger).unlink(), "missing"),
-    ("quarantine damaged", lambda ledger: _flip(_quarantine(ledger)), "not what was written"),
-    ("a committed file still staged", _unpublish, "run the same transfer again"),
+    ("quarantine damaged", lambda ledger: _flip(_quarantine(ledger)), "written"),
+    ("a committed file still staged", _unpublish, "committed"),
     (
         "an offset twice",
         lambda ledger: [
             _rewrite(ledger, _path(ledger, FIRST, index), _with_offsets(lambda offset: offset // 4))
             for index in range(3)
         ],
-        "is there twice",
+        "twice",
     ),
     (
         "rows of another range",
         lambda ledger: _rewrite(ledger, _path(ledger), _with_offsets(lambda offset: offset + 10)),
-        "its rows are not those of partition",
+        str(FIRST),
     ),
     (
         "an offset of a hole",
         lambda ledger: _rewrite(
             ledger, _path(ledger, THIRD), _with_offsets(lambda offset: 9 if offset == 0 else offset), THIRD
         ),
-        "Kafka had none",
+        "offset 9",
     ),
     (
         "an offset that is quarantined as well",
         lambda ledger: _rewrite(
             ledger, _path(ledger, THIRD), _with_offsets(lambda offset: 7 if offset == 0 else offset), THIRD
         ),
-        "offset 7 is there twice",
+        "offset 7",
     ),
     (
         "another topic's rows",
@@ -268,7 +268,7 @@ def test_a_marker_that_was_edited_by_hand_is_refused(ledger: Ledger, edit: Calla
 def test_a_marker_of_a_later_version_is_no_damage_that_a_repair_would_mend(ledger: Ledger) -> None:
     path = ledger.marker_path(FIRST)
     path.write_bytes(path.read_bytes().replace(b'"format":1', b'"format":9'))
-    with pytest.raises(LedgerError, match="use the one that wrote it"):
+    with pytest.raises(LedgerError, match="'9'"):
         verify_dataset(ledger)
 
 
@@ -279,7 +279,7 @@ def test_a_plan_of_another_topic_is_found(ledger: Ledger, committed: bool) -> No
     if committed:
         found = verify_dataset(ledger)
         assert [marker.range for marker in found.damaged] == list(PLAN.ranges)
-        assert "belongs to another plan" in found.problems[0]
+        assert other.plan_id in found.problems[0]
         return
     for offset_range in PLAN.ranges:
         _forge(ledger, offset_range, lambda marker: marker.update(plan_id=other.plan_id))
@@ -289,13 +289,13 @@ def test_a_plan_of_another_topic_is_found(ledger: Ledger, committed: bool) -> No
 def test_a_missing_generation_of_the_plan_is_found(ledger: Ledger) -> None:
     ledger.freeze(make_plan([OffsetRange(2, 0, 5)], generation=2), SCHEMA)
     (ledger.plans_path / "00000001.json").unlink()
-    with pytest.raises(LedgerError, match="lacks a generation"):
+    with pytest.raises(LedgerError, match="generation"):
         verify_dataset(ledger)
 
 
 def test_an_offset_that_two_generations_hold_is_found(ledger: Ledger) -> None:
     ledger.freeze(make_plan([OffsetRange(0, 16, 20)], generation=2), SCHEMA)
-    with pytest.raises(LedgerError, match="holds offsets twice"):
+    with pytest.raises(LedgerError, match="twice"):
         verify_dataset(ledger)
 
 
@@ -349,7 +349,7 @@ def test_what_nobody_has_asked_to_filter_is_missing(ledger: Ledger) -> None:
     ledger.marker_path(FIRST).write_bytes(seal("marker", said.to_json()))
     found = verify_dataset(ledger)
     (problem,) = found.problems
-    assert "alerts were filtered, but the plan has no condition" in problem
+    assert "condition" in problem
     # All that a repair needs to fetch them: what is there, and is as it was.
     (finding,) = found.findings
     assert finding.files == tuple(kept)
@@ -371,7 +371,7 @@ def test_a_disk_that_can_not_be_read_is_said_once_and_without_a_trace(
 
 
 def test_a_dataset_without_a_ledger_proves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(LedgerError, match="has no ledger"):
+    with pytest.raises(LedgerError, match=r"alerts\.fink"):
         verify_dataset(Ledger(tmp_path / "alerts"))
 
 

