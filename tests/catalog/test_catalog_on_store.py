@@ -38,9 +38,9 @@ def test_a_catalog_of_a_dataset_on_a_store_is_the_same_there_as_in_a_directory_a
     assert export_hats(outdir, catalog) == export_hats(outdir, tmp_path / "catalog")
     assert same_rows(_folder(object_store, catalog), tmp_path / "catalog")
     assert unfinished(catalog) == []
-    with pytest.raises(SettingsError, match="no catalog grows"):
+    with pytest.raises(SettingsError, match="grows"):
         export_hats(outdir, catalog)
-    with pytest.raises(SettingsError, match="is inside"):
+    with pytest.raises(SettingsError, match="inside"):
         export_hats(outdir, outdir / "catalog")
 
 

@@ -148,16 +148,16 @@ def test_columns_can_be_chosen_beside_those_that_the_row_of_an_object_is_made_of
 
 def test_columns_of_the_record_with_the_position_have_both_names() -> None:
     assert find_form([LSST_FULL], ["diaSource.midpointMjdTai"]) == find_form([LSST_FULL], ["midpointMjdTai"])
-    with pytest.raises(SettingsError, match="did you mean midpointMjdTai"):
+    with pytest.raises(SettingsError, match="midpointMjdTai"):
         find_form([LSST_FULL], ["diaSource.midpointMjdTay"])
 
 
 @pytest.mark.parametrize(
     ("without", "columns", "words"),
     [
-        ("ra", None, "needs objectId"),
-        ("jd", None, "needs objectId"),
-        ("", ["prv_candidates"], "prv_candidates: there is no such column, or it is not a single value"),
+        ("ra", None, "objectId"),
+        ("jd", None, "objectId"),
+        ("", ["prv_candidates"], "prv_candidates"),
     ],
 )
 def test_what_no_catalog_can_be_made_of_is_refused(without: str, columns: list[str] | None, words: str) -> None:
@@ -265,7 +265,7 @@ def test_what_fink_has_found_out_is_in_the_catalog_and_the_newest_class_beside_t
     assert found == {7: (21, 11, 3), 8: (None, None, 1), 9: (12, 12, 2)}
     assert objects[0]["lightcurve"]["pred_is_sso"] == [False] * 3
     assert "lc_features_mean" not in objects[0]["lightcurve"]
-    with pytest.raises(SettingsError, match="single value"):
+    with pytest.raises(SettingsError, match=r"lc_features\.all"):
         find_form([LSST_OF_FINK], ["lc_features.all"])
 
 

@@ -253,7 +253,7 @@ def test_a_marker_that_removes_its_own_files_is_refused(tmp_path: Path) -> None:
     marker = next(iter(source.markers(PLANS)))
     assert marker.quarantine is not None
     for file in (marker.files[0], marker.quarantine):
-        with pytest.raises(LedgerError, match="both names and supersedes a file"):
+        with pytest.raises(LedgerError, match="supersedes"):
             replace(marker, superseded=(file.path,))
 
 
@@ -361,7 +361,7 @@ def test_a_damaged_file_does_not_get_into_a_new_dataset(source: Ledger, target: 
     path = files_below(source.outdir)[1]
     content = path.read_bytes()
     _damage(path)
-    with pytest.raises(LedgerError, match="not what was written"):
+    with pytest.raises(LedgerError, match=path.name):
         _compact(source, target)
     assert not target.outdir.exists()
     path.write_bytes(content)
@@ -370,8 +370,9 @@ def test_a_damaged_file_does_not_get_into_a_new_dataset(source: Ledger, target: 
 
 
 def test_a_damaged_quarantine_file_does_not_get_into_a_new_dataset(source: Ledger, target: Ledger) -> None:
-    _damage(files_below(source.quarantine_path)[0])
-    with pytest.raises(LedgerError, match="not what was written"):
+    path = files_below(source.quarantine_path)[0]
+    _damage(path)
+    with pytest.raises(LedgerError, match=path.name):
         _compact(source, target)
     assert not target.outdir.exists()
 
@@ -395,7 +396,7 @@ def test_a_damaged_file_of_many_ranges_is_said_once_and_concerns_them_all(source
 def test_a_marker_of_a_compacted_range_that_was_removed_is_missed(source: Ledger, target: Ledger) -> None:
     _compact(source, target)
     target.marker_path(RANGES[1]).unlink()
-    with pytest.raises(LedgerError, match="gone, but its files are there"):
+    with pytest.raises(LedgerError, match=rf"{RANGES[1].name}\.json"):
         check_files(target, target.plans(), list(target.markers(target.plans())))
     assert [bad.range for bad in verify_dataset(target).damaged] == [RANGES[1]]
 
@@ -408,7 +409,7 @@ def test_a_marker_that_takes_other_rows_for_its_own_is_noticed(source: Ledger, t
         marker, files=(replace(share, rows=share.rows - 1), *others), rows=marker.rows - 1, filtered=marker.filtered + 1
     )
     target.marker_path(marker.range).write_bytes(seal("marker", changed.to_json()))
-    assert any("its rows are not those of" in problem for problem in verify_dataset(target).problems)
+    assert any(share.path in problem and str(marker.range) in problem for problem in verify_dataset(target).problems)
 
 
 def test_a_compaction_that_was_begun_is_begun_anew_when_the_dataset_has_changed(source: Ledger, target: Ledger) -> None:
@@ -418,7 +419,7 @@ def test_a_compaction_that_was_begun_is_begun_anew_when_the_dataset_has_changed(
     transfer(source, more, more.ranges[0])
     notes: list[str] = []
     compact_dataset(source, target, Form(), Threads(1), Caller(note=notes.append))
-    assert notes == ["begun anew: the dataset has changed since, or the new one is to be another"]
+    assert ["anew" in note for note in notes] == [True]
     assert read_places(target) == sorted(PLACES + places(more))
     assert verify_dataset(target).problems == ()
 
@@ -431,7 +432,7 @@ def _begin(source: Ledger, target: Ledger) -> None:
 def test_a_dataset_whose_name_is_that_of_the_new_ledger_is_not_taken_for_it(tmp_path: Path) -> None:
     source, target = _source(tmp_path / "few.fink"), Ledger(tmp_path / "few")
     before = hashes_of(source)
-    with pytest.raises(StorageError, match="is a dataset itself"):
+    with pytest.raises(StorageError, match="itself"):
         _compact(source, target)
     assert hashes_of(source) == before
 
@@ -439,7 +440,7 @@ def test_a_dataset_whose_name_is_that_of_the_new_ledger_is_not_taken_for_it(tmp_
 def test_a_directory_that_only_seems_empty_is_refused_before_anything_is_done(source: Ledger, target: Ledger) -> None:
     target.outdir.mkdir()
     (target.outdir / ".DS_Store").write_text("x")
-    with pytest.raises(StorageError, match="is not empty"):
+    with pytest.raises(StorageError, match="empty"):
         _compact(source, target)
     assert not target.path.exists()
     (target.outdir / ".DS_Store").unlink()
@@ -463,32 +464,32 @@ def test_a_disk_that_is_too_small_is_said_in_amounts_that_can_be_read(
     source: Ledger, target: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fink_dask.store.local.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(StorageError, match=r"has 1\.0 kB free, and .* needs up to [\d.]+ [kM]B: make room"):
+    with pytest.raises(StorageError, match=r"1\.0 kB .* [\d.]+ [kM]B"):
         _compact(source, target)
 
 
 def test_what_can_t_be_compacted_is_refused_in_one_line(tmp_path: Path) -> None:
     source, target = _source(tmp_path / "alerts"), Ledger(tmp_path / "few")
-    with pytest.raises(SettingsError, match="a directory of its own"):
+    with pytest.raises(SettingsError, match=r"\bown\b"):
         _compact(source, source)
-    with hold_lease(source), pytest.raises(LedgerError, match="is running"):
+    with hold_lease(source), pytest.raises(LedgerError, match="running"):
         _compact(source, target)
-    with pytest.raises(SettingsError, match="no such column"):
+    with pytest.raises(SettingsError, match="--unique candid"):
         _compact(source, target, Form(unique="candid"))
-    with pytest.raises(LedgerError, match="has no ledger"):
+    with pytest.raises(LedgerError, match=r"nothing\.fink"):
         _compact(Ledger(tmp_path / "nothing"), target)
     assert not target.path.exists()
     _compact(source, target)
-    with pytest.raises(StorageError, match="was compacted from"):
+    with pytest.raises(StorageError, match=" compacted"):
         _compact(source, target, Form(file_bytes=1))
-    with pytest.raises(StorageError, match="was transferred"):
+    with pytest.raises(StorageError, match="transferred"):
         _compact(target, source)
 
 
 def test_nobody_takes_a_compaction_that_is_not_complete_for_a_dataset(source: Ledger, target: Ledger) -> None:
     _begin(source, target)
     for use in (create_ledger, verify_dataset):
-        with pytest.raises(FinkDaskError, match="is not complete"):
+        with pytest.raises(FinkDaskError, match="complete"):
             use(target)
 
 
@@ -518,7 +519,7 @@ def test_an_assembly_that_can_t_be_one_is_not_renamed(source: Ledger, target: Le
 
 def test_two_compactions_at_once_are_refused(source: Ledger, target: Ledger) -> None:
     _begin(source, target)
-    with hold_lease(target), pytest.raises(LedgerError, match="is running"):
+    with hold_lease(target), pytest.raises(LedgerError, match="running"):
         _compact(source, target)
     _compact(source, target)
     assert read_places(target) == PLACES

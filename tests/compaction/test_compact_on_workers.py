@@ -248,7 +248,7 @@ def test_workers_that_do_not_see_the_directories_are_named_before_anything_is_wr
     monkeypatch.chdir(tmp_path)
     target, elsewhere = Ledger(tmp_path / "few"), Path("/proc/self/cwd")
     for given, wanted in ((source, Ledger(elsewhere / "few")), (Ledger(elsewhere / "alerts"), target)):
-        with pytest.raises(TransferError, match=r"worker tcp://.* does not see /proc/self/cwd/") as raised:
+        with pytest.raises(TransferError, match=r"tcp://.*/proc/self/cwd/") as raised:
             _compact_on(dask_scheduler, given, wanted)
         assert "\n" not in str(raised.value)
         assert read_places(target) == []
@@ -265,5 +265,5 @@ def test_a_file_that_a_worker_has_written_elsewhere_is_not_taken_for_one(source:
         next(target.staging_path.glob(f"*/{merged.file.staged}")).unlink()
         watcher.done(tasks[0], merged)
 
-    with pytest.raises(StorageError, match="is not there"):
+    with pytest.raises(StorageError, match=r"worker\b.*\.parquet"):
         compact_dataset(source, target, FORMS[0], elsewhere, Caller())

@@ -171,10 +171,10 @@ def test_null_is_null_to_a_reader(tmp_path: Path, reader: str) -> None:
 
 
 REFUSED = [
-    ("x" * 10_000, "longer than 180"),
-    ("é" * 40, "longer than 180"),
-    (NULL_KEY, "every reader takes for null"),
-    ("", "the empty string"),
+    ("x" * 10_000, "180"),
+    ("é" * 40, "180"),
+    (NULL_KEY, NULL_KEY),
+    ("", "empty"),
 ]
 
 
@@ -191,7 +191,7 @@ def test_a_date_that_no_reader_has_is_refused() -> None:
     split = resolve_partitioning(("k",), None, batch.schema).split(batch)
     assert split.parts == [("k=1970-01-01", 1), (f"k={NULL_KEY}", 1)]
     assert len(split.refused) == 2
-    assert all("no date between the years 1 and 9999" in reason for reason in split.refused)
+    assert all("9999" in reason for reason in split.refused)
 
 
 def test_nan_is_nan_to_a_reader_and_not_null(tmp_path: Path) -> None:
@@ -292,18 +292,18 @@ def test_without_partition_columns_all_is_in_the_dataset_itself() -> None:
 
 
 WRONG: list[tuple[tuple[str, ...], str | None, str]] = [
-    (("nothing",), None, "no such column; there are candidate_rb, k"),
-    (("rb",), None, "no such column; did you mean candidate.rb?"),
-    (("tim",), None, "no such column; did you mean time?"),
-    (("candidate.nothing",), None, "no such column"),
-    (("candidate",), None, "can't be part of a directory's name"),
-    (("list",), None, "can't be part of a directory's name"),
-    (("",), None, "no such column"),
-    (("time",), None, "add --survey"),
-    (("time",), "lsst", "no diaSource.midpointMjdTai"),
-    (("k", "k"), None, "two columns would be named k"),
-    (("time", "year"), "ztf", "two columns would be named year"),
-    (("candidate.rb",), None, "two columns would be named candidate_rb"),
+    (("nothing",), None, "candidate_rb, k"),
+    (("rb",), None, "rb.*candidate.rb"),
+    (("tim",), None, r"\btim\b.*\btime\b"),
+    (("candidate.nothing",), None, "candidate.nothing"),
+    (("candidate",), None, "struct"),
+    (("list",), None, "list.*a list"),
+    (("",), None, "candidate_rb, k"),
+    (("time",), None, "--survey"),
+    (("time",), "lsst", "diaSource.midpointMjdTai"),
+    (("k", "k"), None, r"two .*\bk\b"),
+    (("time", "year"), "ztf", "two .*year"),
+    (("candidate.rb",), None, "two .*candidate_rb"),
     (("k" * 200,), None, "too long"),
 ]
 

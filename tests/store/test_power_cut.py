@@ -273,5 +273,5 @@ def test_a_file_where_a_directory_is_needed_is_refused(tmp_path: Path) -> None:
 
 def test_a_plan_is_frozen_once(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path / "alerts", PLAN)
-    with pytest.raises(FinkDaskError, match="has just planned"):
+    with pytest.raises(FinkDaskError, match="planned"):
         ledger.freeze(PLAN, SCHEMA)
