@@ -37,6 +37,8 @@ _PATIENCE_S = 8.0
 _SAME_S = 0.2
 #: Seconds after which a signal is sent again that was dropped: by then Python does something else.
 _AGAIN_S = 0.05
+#: Seconds between two looks at whether what runs apart is done.
+_LOOK_S = 0.5
 #: Seconds after the end of a run in which it is looked at what it had noted.
 _LATER_S = 1.0
 
@@ -130,7 +132,7 @@ def run_apart(work: Callable[[threading.Event], Result]) -> Result:
     `work`: takes an event that is set when a signal asks to stop; its end is then waited for.
     Raises KeyboardInterrupt if it was asked to stop, once it has.
     """
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor, wait
 
     stop, working = threading.Event(), threading.Lock()
 
@@ -142,7 +144,11 @@ def run_apart(work: Callable[[threading.Event], Result]) -> Result:
 
     with ThreadPoolExecutor(1) as thread:
         try:
-            return thread.submit(apart).result()
+            running = thread.submit(apart)
+            # Python does not heed a signal that comes just before it begins to wait, as long as it waits.
+            while wait([running], timeout=_LOOK_S).not_done:
+                pass
+            return running.result()
         except KeyboardInterrupt:
             # A signal may come while the thread starts: the pool does not know of it yet, so would not wait for it.
             stop.set()

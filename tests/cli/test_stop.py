@@ -117,6 +117,37 @@ def test_a_signal_while_the_thread_of_a_demo_starts_stops_it_in_good_order() -> 
     assert len(done.stderr.splitlines()) == 1, "it went on publishing until it was ended after eight seconds"
 
 
+_UNHEEDED = """
+import os, signal, sys, threading, time, traceback
+import fink_dask.cli.main as main
+from fink_dask.cli.stopped import run_apart
+
+def is_waiting():
+    calls = traceback.extract_stack(sys._current_frames()[threading.main_thread().ident])
+    return calls[-1].name == "wait" and "submit" not in [call.name for call in calls]
+
+def publish(stop):
+    while not all(is_waiting() for _ in range(5)):
+        time.sleep(0.01)
+    # What another thread gets does not wake the main one, as what comes just before it waits does not.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    os.kill(os.getpid(), signal.SIGINT)
+    print(stop.wait(30))
+
+@main.cli.command("fill")
+def fill():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    run_apart(publish)
+
+main.main(["fill"])
+"""
+
+
+def test_a_signal_that_does_not_wake_a_demo_stops_it_all_the_same() -> None:
+    done = subprocess.run([sys.executable, "-c", _UNHEEDED], capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stdout) == (130, "True\n"), "it went on publishing as if nobody had pressed Ctrl-C"
+
+
 _TWICE = """
 import os, signal, time
 import fink_dask.cli.main as main
