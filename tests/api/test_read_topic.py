@@ -18,7 +18,14 @@ import fink_dask
 from fink_dask.api import topic as topic_module
 from fink_dask.api.topic import TopicFrame, TopicSource
 from fink_dask.avro.decoder import ColumnarDecoder, Decoding
-from fink_dask.errors import BrokerError, CrowdedLineError, FinkDaskError, SchemaError, SettingsError
+from fink_dask.errors import (
+    BrokerError,
+    CrowdedLineError,
+    FinkDaskError,
+    MissingSchemaError,
+    SchemaError,
+    SettingsError,
+)
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.settings import KafkaSettings
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
@@ -146,7 +153,7 @@ def test_an_empty_topic_is_a_frame_without_rows(kafka: Any, other: str) -> None:
     frame = fink_dask.read_topic(other, kafka.bootstrap_servers)
     assert (len(frame), "candid" in frame.columns) == (0, True)
     assert len(fink_dask.read_topic(other, kafka.bootstrap_servers, where="magpsf < 18")) == 0
-    with pytest.raises(SettingsError, match=r"^where: the alerts have no column mag"):
+    with pytest.raises(SettingsError, match=r"^where: .*\bmag\b"):
         fink_dask.read_topic(other, kafka.bootstrap_servers, where="mag < 18")
 
 
@@ -165,7 +172,7 @@ def test_alerts_that_kafka_has_removed_meanwhile_are_missed(kafka: Any, other: s
     fill_topic(kafka.bootstrap_servers, other, AlertKind.ZTF_LIGHT, 60, partitions=1)
     frame = fink_dask.read_topic(other, kafka.bootstrap_servers)
     delete_records_before(kafka.bootstrap_servers, other, 0, 20)
-    with pytest.raises(BrokerError, match="offsets 0 to 19"):
+    with pytest.raises(BrokerError, match="0 to 19"):
         frame.compute()
     assert len(fink_dask.read_topic(other, kafka.bootstrap_servers)) == 40
 
@@ -175,7 +182,7 @@ def test_a_schema_of_the_user_s_is_taken(kafka: Any, other: str, tmp_path: Any) 
     values = list(encoded_alerts(AlertKind.ZTF_LIGHT, 20))
     oracle = Oracle(avro_schema(AlertKind.ZTF_LIGHT), {})
     note(oracle, produce(kafka.bootstrap_servers, other, values), values)
-    with pytest.raises(SchemaError, match="no schema"):
+    with pytest.raises(MissingSchemaError, match="schema=FILE"):
         fink_dask.read_topic(other, kafka.bootstrap_servers)
     (tmp_path / "ztf.avsc").write_text(json.dumps(oracle.schema))
     assert len(fink_dask.read_topic(other, kafka.bootstrap_servers, schema=tmp_path / "ztf.avsc")) == len(values)
@@ -184,21 +191,21 @@ def test_a_schema_of_the_user_s_is_taken(kafka: Any, other: str, tmp_path: Any) 
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
-        ({"topic": "ftransfer_ztf_2026-11-01_0"}, BrokerError, "no such topic"),
+        ({"topic": "ftransfer_ztf_2026-11-01_0"}, BrokerError, "^ftransfer_ztf_2026-11-01_0: "),
         ({"topic": "a/b"}, SettingsError, "topic"),
         ({"columns": ["magpfs"]}, SettingsError, "magpfs"),
-        ({"columns": "candid,,jd"}, SettingsError, "^columns: .* should be names"),
+        ({"columns": "candid,,jd"}, SettingsError, "^columns: .*candid,,jd"),
         ({"survey": "ptf"}, SettingsError, "ztf, lsst"),
         (
             {"bootstrap_server": "localhost"},
             SettingsError,
-            r"no argument 'bootstrap_server': help\(fink_dask.read_topic",
+            r"'bootstrap_server'.*help\(fink_dask.read_topic",
         ),
         ({"security_protocol": "SASL_SSL", "password_file": "not/there"}, SettingsError, "not/there"),
-        ({"where": "magpfs < 18"}, SettingsError, "did you mean magpsf"),
-        ({"where": "magpsf <"}, SettingsError, "at its end"),
-        ({"partition_bytes": "much"}, SettingsError, "is not an amount"),
-        ({"partition_bytes": 0}, SettingsError, "is not an amount"),
+        ({"where": "magpfs < 18"}, SettingsError, r"^where: .*\bmagpsf\b"),
+        ({"where": "magpsf <"}, SettingsError, "^where: .*end"),
+        ({"partition_bytes": "much"}, SettingsError, "^partition_bytes .*much"),
+        ({"partition_bytes": 0}, SettingsError, "^partition_bytes .*0"),
         ({"on_bad_record": "ignore"}, SettingsError, "fail, skip"),
         ({"security_protocol": "SASL_SSL", "username": "u"}, SettingsError, "password"),
     ],
@@ -222,7 +229,7 @@ def test_a_range_to_which_nothing_came_in_time_is_read_again_by_fewer_readers(mo
 
     def read(*_: object) -> list[pa.Table]:
         if next(tries):
-            raise CrowdedLineError("too many are asked for at once")
+            raise CrowdedLineError("crowded")
         return [table]
 
     monkeypatch.setattr(topic_module, "_empty", lambda *_: table.slice(0, 0))

@@ -21,7 +21,7 @@ from nbclient import NotebookClient
 import fink_dask
 from fink_dask.api.settings import kafka_of, transfer_settings
 from fink_dask.cluster.local import usable_cores
-from fink_dask.errors import FinkDaskError, SettingsError
+from fink_dask.errors import FinkDaskError, LedgerError, SettingsError
 from fink_dask.ledger.ledger import Ledger
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import SLOWLY, environment, run_cli, transfer_arguments
@@ -67,7 +67,7 @@ print(fink_dask.verify("alerts").problems)"""
     ended = _run_script(tmp_path, body, kafka.bootstrap_servers, topic)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == f"{COUNT} {COUNT} True {COUNT} alerts\n()\n"
-    assert f"{COUNT:,} offsets to read in" in ended.stderr
+    assert f"{COUNT:,} offsets" in ended.stderr
     assert_exactly_once(tmp_path / "alerts", oracle.values)
     assert_values_equal(fink_dask.open_dataset(tmp_path / "alerts").to_table(), oracle, every=50)
 
@@ -246,24 +246,24 @@ def test_a_plan_writes_nothing_and_what_is_damaged_is_told(
         ({"columns": "objectId,,candid"}, "columns"),
         ({"partitionby": ["time", "time"]}, "partitionby"),
         ({"memory_limit": "much"}, "memory_limit 'much'"),
-        ({"survey": "sdss"}, "survey is 'sdss'"),
-        ({"compression": "zip"}, "compression is zip"),
-        ({"limit": 0}, "limit is 0"),
+        ({"survey": "sdss"}, "survey 'sdss'"),
+        ({"compression": "zip"}, "compression zip"),
+        ({"limit": 0}, "limit 0"),
         ({"limit_rate": "fast"}, "limit_rate 'fast'"),
         ({"limit_rate": 5}, "limit_rate 5"),
         ({"reconnect_timeout": "soon"}, "reconnect_timeout 'soon'"),
-        ({"reconnect_timeout": 0}, "reconnect_timeout is 0 s"),
+        ({"reconnect_timeout": 0}, "reconnect_timeout 0"),
         ({"schema": "/nowhere/schema.json"}, "/nowhere/schema.json"),
         ({"columns": ["nothing"]}, "nothing"),
-        ({"where": "magpsf < "}, "where: a column"),
+        ({"where": "magpsf < "}, "where column"),
         ({"limit": 1, "where": "magpsf < 18"}, "where"),
-        ({"outformat": "avro", "columns": "objectId"}, "outformat='avro' keeps whole records: leave out columns"),
-        ({"security_protocol": "SASL_SSL"}, "give username=NAME"),
-        ({"security_protocol": "SASL_SSL", "username": "ada"}, "give password or password_file"),
-        ({"partition_by": "time"}, "there is no argument 'partition_by'"),
-        ({"limit": "5"}, "limit is '5'"),
+        ({"outformat": "avro", "columns": "objectId"}, "outformat='avro' columns"),
+        ({"security_protocol": "SASL_SSL"}, "username=NAME"),
+        ({"security_protocol": "SASL_SSL", "username": "ada"}, "password_file"),
+        ({"partition_by": "time"}, "'partition_by'"),
+        ({"limit": "5"}, "limit '5'"),
         ({"columns": ["objectId", 3]}, "3"),
-        ({"client": "tcp://127.0.0.1:1"}, "must be a distributed.Client"),
+        ({"client": "tcp://127.0.0.1:1"}, "distributed.Client"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -273,7 +273,7 @@ def test_what_is_wrong_is_refused_in_a_line(
     for call in (fink_dask.transfer, fink_dask.plan):
         with pytest.raises(FinkDaskError) as caught:
             call(topic, tmp_path / "alerts", kafka.bootstrap_servers, **settings)
-        assert words in str(caught.value)
+        assert all(word in str(caught.value) for word in words.split())
         assert "\n" not in str(caught.value)
         assert "--" not in str(caught.value), "an option of the command line"
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
@@ -288,7 +288,7 @@ def test_times_and_rates_are_numbers_or_text() -> None:
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:99999", "127.0.0.1:1x", "127.0.0.1:\N{SUPERSCRIPT TWO}"])
 def test_an_address_that_is_none_is_refused_in_a_line(kafka: Any, topic: str, tmp_path: Path, address: str) -> None:
-    with pytest.raises(SettingsError, match=f"^dashboard_address is '{re.escape(address)}', but should be HOST:PORT$"):
+    with pytest.raises(SettingsError, match=f"^dashboard_address .*'{re.escape(address)}'.* HOST:PORT$"):
         fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers, dashboard_address=address)
     assert list(tmp_path.iterdir()) == []
 
@@ -298,8 +298,7 @@ def test_an_error_of_a_dataset_that_is_begun_names_arguments(
 ) -> None:
     with Client(processes=False, dashboard_address="127.0.0.1:0"):
         fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers, progress=False)
-        words = "begun with columns all, not candid; leave columns out .* another outdir or restart=True"
-        with pytest.raises(FinkDaskError, match=words):
+        with pytest.raises(LedgerError, match=r"columns .*candid.* outdir .*restart=True"):
             fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers, columns="candid", progress=False)
 
 
@@ -314,7 +313,7 @@ def test_a_dataset_goes_on_as_it_was_begun_by_a_call_or_a_command(
             done = fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers, progress=False, **more)
             assert done.is_complete
             assert set(done.dataset.schema.names) >= {"candid", "year"}
-        with pytest.raises(FinkDaskError, match="begun with partitionby time, not none"):
+        with pytest.raises(LedgerError, match=r"partitionby\b.* time\b"):
             fink_dask.plan(topic, tmp_path / "alerts", kafka.bootstrap_servers, partitionby=())
     assert_exactly_once(tmp_path / "alerts", oracle.values)
 
@@ -329,7 +328,7 @@ def test_a_client_that_does_not_wait_is_refused(kafka: Any, topic: str, tmp_path
 
 
 def test_what_is_no_dataset_can_not_be_verified(tmp_path: Path) -> None:
-    with pytest.raises(FinkDaskError, match="has no ledger"):
+    with pytest.raises(LedgerError, match=re.escape(str(tmp_path))):
         fink_dask.verify(tmp_path)
 
 

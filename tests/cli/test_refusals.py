@@ -267,7 +267,7 @@ def test_without_any_servers_the_user_learns_where_to_put_them(tmp_path: Path) -
 
 @pytest.mark.parametrize("command", ["verify", "status"])
 def test_a_directory_without_a_ledger_is_one_line(tmp_path: Path, command: str) -> None:
-    refused([command, str(tmp_path / "nothing")], 1, "ledger", tmp_path)
+    refused([command, str(tmp_path / "nothing")], 1, str(tmp_path / "nothing"), tmp_path)
 
 
 def test_a_transfer_that_is_refused_still_gives_a_script_its_json(kafka: Any, topic_name: str, tmp_path: Path) -> None:

@@ -191,9 +191,9 @@ def test_a_condition_takes_what_it_is_true_of(sent: Transferred, tmp_path: Path)
     [
         ("a.txt", (), ".fits"),
         ("nowhere/a.fits", (), "nowhere"),
-        ("there.csv", (), "already exists"),
+        ("there.csv", (), "there.csv"),
         ("a.csv", ("--columns", "nothing"), "--columns nothing"),
-        ("a.csv", ("--columns", "kafka_offset,{cutout}"), "no single value"),
+        ("a.csv", ("--columns", "kafka_offset,{cutout}"), "cutoutScience"),
         ("a.csv", ("--where", "nothing < 1"), "--where"),
         ("a.csv", ("--where", "kafka_offset <"), "--where"),
     ],
@@ -242,7 +242,7 @@ def test_columns_with_dots_in_their_own_names_are_columns_as_well(tmp_path: Path
     assert [row["candidate.jd"] for row in read(tmp_path / "a.csv")] == ["1.5", "2.5"]
     assert done.left_out == ("x.y.z",), "no path leads there"
     said = run_cli("lightcurve", str(tmp_path / "alerts"), "ZTF18aa")
-    assert (said.returncode, "a light curve needs" in said.stderr) == (2, True), "a column like a survey's is none"
+    assert (said.returncode, "curve" in said.stderr) == (2, True), "a column like a survey's is none"
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

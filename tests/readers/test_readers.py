@@ -475,7 +475,8 @@ def test_the_example_shows_a_cutout_as_it_was_sent(dataset: Dataset) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if dataset.case.names.cutout is None:
         assert (ended.returncode, ended.stdout) == (1, "")
-        assert ended.stderr == "these alerts have no cutouts\n"
+        (line,) = ended.stderr.splitlines()
+        assert "cutouts" in line
         return
     assert ended.returncode == 0, ended.stderr
     title, *lines = ended.stdout.splitlines()

@@ -33,7 +33,7 @@ def test_an_error_without_text_leaves_panels_out_and_the_report_is_made(
     transfer(ledger, plan, plan.ranges[0])
     monkeypatch.setattr(panels, "open_known", fail)
     found = panels.find_panels(find_facts(ledger))
-    assert found.left_out["positions"] == f"the dataset can't be read: {type(error).__name__}"
+    assert found.left_out["positions"].endswith(f": {type(error).__name__}")
 
 
 def test_what_to_do_about_panels_that_are_left_out_is_not_cut_off(
@@ -89,7 +89,7 @@ def test_a_few_wrong_times_make_no_needles_of_the_nights_and_are_said(wrong: lis
     told = far_words(counts)
     assert told.count("1 alert on ") == len(wrong)
     assert night_words(counts) == f"2026-02-24 to 2026-02-26; {told}"
-    assert night_words({**counts, None: 1}).endswith("; 1 alert without a time")
+    assert night_words({**counts, None: 1}).count("1 alert ") == len(wrong) + 1
 
 
 def test_one_night_is_one_and_many_wrong_ones_are_said_together() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -58,17 +59,19 @@ def run_for(screen: Screen, seconds: int, per_second: int = 240) -> None:
 
 def test_from_the_first_second_on_a_terminal_says_what_goes_on() -> None:
     screen = Screen()
-    assert screen.lines == ["connecting to Kafka"]
+    (first,) = screen.lines
+    assert "Kafka" in first
     screen.clock.now += 4
-    assert screen.lines == ["connecting to Kafka for 4 s"]
+    assert screen.lines == [f"{first} for 4 s"]
     screen.tell(Doing("starting workers"))
     assert screen.lines == ["starting workers"]
     screen.tell(started(16_000, raw_bytes=16_600_000))
     assert screen.lines == ["0 % connecting", "0.0 kB received · 0 of 16,000 alerts committed"]
     screen.tell(received(PARTS[0], 0))
-    assert screen.lines[0] == "0 % waiting for the first response"
+    waiting = screen.lines[0]
+    assert waiting.startswith("0 % waiting")
     screen.clock.now += 5
-    assert screen.lines[0] == "0 % waiting for the first response for 5 s"
+    assert screen.lines[0] == f"{waiting} for 5 s"
 
 
 def test_received_and_committed_stand_side_by_side_with_the_time_left() -> None:
@@ -93,10 +96,10 @@ def test_a_slow_line_is_told_by_how_long_ago_something_came_and_a_cut_one_by_how
     assert all(line.endswith(f"last response {n} s ago") for n, line in enumerate(seen[2:9], 3))
     assert [" s left" in line for line in seen[2:9]] == [True] * 3 + [False] * 4, "what is overdue tells no time"
     assert [line.partition(" · ")[0] for line in seen[11:]] == [f"30 % nothing for {n} s" for n in range(12, 17)]
-    assert screen.lines == [
-        "30 % nothing for 16 s · waits for 4 min 44 s more at most",
-        "5.0 MB received · 0 of 16,000 alerts committed · what came is kept meanwhile",
-    ]
+    first, second = screen.lines
+    assert all(part in first for part in ("30 %", "16 s", "4 min 44 s"))
+    assert all(part in second for part in ("5.0 MB", "0 of 16,000 alerts", "kept"))
+    assert "/s" not in second
     screen.tell(received(PARTS[0], 2500, SIZE))
     assert "nothing" not in " ".join(screen.lines)
 
@@ -107,9 +110,10 @@ def test_what_comes_again_is_not_counted_twice() -> None:
     run_for(screen, 20)
     screen.tell(RangeFailed("t", PARTS[0]), received(PARTS[0], 0, SIZE, attempt="second"))
     assert screen.lines[0].startswith("15 %")
-    assert "2.5 MB came in vain" in screen.lines[1]
+    assert "2.5 MB" in screen.lines[1]
     screen.tell(*(received(part, 9000, SIZE, attempt="second") for part in PARTS))
-    assert screen.lines[0] == "100 % all received, writing it"
+    assert screen.lines[0].startswith("100 %")
+    assert "writing" in screen.lines[0]
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])
@@ -119,20 +123,20 @@ def test_no_word_is_cut_and_what_matters_stays_however_narrow_a_terminal_is(widt
     run_for(screen, 20)
     screen.clock.now += 16
     words = " ".join(screen.lines)
-    for part in ("29 %", "nothing for 16 s", "5.0 MB received", "0 of 16,010 alerts committed", "is kept"):
+    for part in ("29 %", "16 s", "5.0 MB", "0 of 16,010 alerts", "kept"):
         assert part in words, words
     screen.tell(TopicLooked("t", 16_000, Lag(100.0, {0: 1200, 1: 10}, 33.0, 98_000), 12, 48))
     words = " ".join(screen.lines)
-    for part in ("nothing for 16 s", "lag 1,210", "nothing new for 12 s", "ends in 48 s", "33 alerts/s"):
+    for part in ("16 s", "lag 1,210", "12 s", "48 s", "33 alerts/s"):
         assert part in words, words
 
 
 def test_over_a_cut_line_a_lag_is_said_to_be_of_a_while_ago() -> None:
     screen = Screen(120)
     screen.tell(started(0), TopicLooked("t", 0, Lag(100.0, {0: 0}), 8, 60))
-    assert screen.lines[0].endswith("ends in 1 min unless more comes · lag 0 · nothing new for 8 s")
+    assert all(part in screen.lines[0] for part in ("1 min", "lag 0", "8 s"))
     screen.clock.now += 14
-    assert screen.lines[0].endswith("lag 0, seen 14 s ago"), "nobody can tell what has come meanwhile"
+    assert "14 s ago" in screen.lines[0], "nobody can tell what has come meanwhile"
 
 
 def test_a_file_gets_a_whole_line_now_and_then_also_while_nothing_comes() -> None:
@@ -146,12 +150,13 @@ def test_a_file_gets_a_whole_line_now_and_then_also_while_nothing_comes() -> Non
         return out.getvalue().removeprefix(before)
 
     with display:
-        assert next_line(11) == "connecting to Kafka for 11 s\n"
+        assert next_line(11).endswith(" for 11 s\n")
         display.progress(started(16_000, timeout_s=60))
         display.progress(received(PARTS[0], 0))
-        assert next_line(11).endswith("waiting for the first response for 11 s, waits for 49 s more at most\n")
+        assert re.search("11 s.*49 s.*\n$", next_line(11))
         display.progress(received(PARTS[0], 2000))
         line = next_line(12)
+    # The one place where a whole line of a log is pinned.
     assert line == (
         "12 %: 2.0 MB received (166.7 kB/s), 0 of 16,000 alerts committed, 1 min 13 s left, last response 12 s ago\n"
     )
@@ -163,7 +168,7 @@ def test_a_long_way_is_said_in_days_and_none_is_said_without_end() -> None:
     run_for(screen, 20, per_second=200)
     assert "5 d 18 h left" in screen.lines[0]
     screen.tell(started(100_000_000_000))
-    assert "more than 30 d left" in screen.lines[0]
+    assert "more than 30 d" in screen.lines[0]
     assert lasting(59) == "59 s"
     assert lasting(72) == "1 min 12 s"
     assert lasting(7200) == "2 h"
@@ -194,7 +199,7 @@ def test_notes_from_other_threads_do_not_end_a_transfer() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         drawing = pool.submit(draw)
-        noting = pool.submit(screen.tell, *[Note("it has appeared")] * 100)
+        noting = pool.submit(screen.tell, *[Note("a note")] * 100)
         for number in range(300):
             screen.tell(received(OffsetRange(number, 0, 4000), 10))
         for number in range(300):
