@@ -158,6 +158,10 @@ class SchemaError(FinkDaskError):
     """An Avro schema is missing, hostile, or of an unsupported form."""
 
 
+class UnknownTypeError(SchemaError):
+    """An Avro schema names a type that it does not define."""
+
+
 class MissingSchemaError(SchemaError):
     """A topic has no schema, or none yet."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fink_dask.avro.container import MAGIC, schema_of
 from fink_dask.avro.schema import MAX_SCHEMA_BYTES, AvroSchema, parse_schema
-from fink_dask.errors import SchemaError, SettingsError, parameter
+from fink_dask.errors import SchemaError, SettingsError, UnknownTypeError, parameter
 
 #: What a survey calls the files of its types.
 _SUFFIX = ".avsc"
@@ -34,19 +34,10 @@ def read_schema_file(path: Path) -> AvroSchema:
         except ValueError as error:
             raise SettingsError(f"{parameter('schema')} {path} is an Avro file without a schema: {error}") from error
     beside = cache(lambda: _types_beside(path))
-    missing: list[str] = []
-
-    def elsewhere(name: str) -> object:
-        if (found := beside().get(name)) is None:
-            missing.append(name)
-        return found
-
     try:
-        return parse_schema(raw, elsewhere)
-    except SchemaError as error:
-        if missing and "unknown type" in str(error):
-            raise SchemaError(f"{error}; no {_SUFFIX} file beside {path.name} defines it") from error
-        raise
+        return parse_schema(raw, lambda name: beside().get(name))
+    except UnknownTypeError as error:
+        raise SchemaError(f"{error}; no {_SUFFIX} file beside {path.name} defines it") from error
 
 
 def _types_beside(path: Path) -> dict[str, object]:

@@ -29,7 +29,7 @@ from fink_dask.avro.spelling import (
     steps_to,
 )
 from fink_dask.avro.types import LOGICAL_INTEGERS, MAX_DECIMAL256_DIGITS, PRIMITIVES, AvroType, lazy_property
-from fink_dask.errors import SchemaError, one_line
+from fink_dask.errors import SchemaError, UnknownTypeError, one_line
 
 #: Bytes of a fixed: a null takes as many in Arrow, so one byte of a message could otherwise ask for gigabytes.
 MAX_FIXED_BYTES = 65_536
@@ -88,7 +88,7 @@ class Resolver:
             return AvroType(name)
         full = name if "." in name or not namespace else f"{namespace}.{name}"
         if full not in self._named:
-            refuse(path, f"unknown type {show(name)}{hint_of(name)}")
+            refuse(path, f"unknown type {show(name)}{hint_of(name)}", UnknownTypeError)
         node = self._named[full]
         if node is None:
             refuse(path, f"the type {show(name)} contains itself; a recursive type has no Arrow type")

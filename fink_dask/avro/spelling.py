@@ -54,16 +54,16 @@ def show(raw: object) -> str:
     return words.get(type(raw), "nothing")
 
 
-def refuse(path: _Path, reason: str) -> NoReturn:
+def refuse(path: _Path, reason: str, kind: type[SchemaError] = SchemaError) -> NoReturn:
     """Refuse a schema because of the field that a path leads to.
 
-    Always raises SchemaError.
+    Always raises SchemaError, of this kind.
     """
     dotted = ".".join(path).replace(".[]", "[]").replace(".{}", "{}")
     if len(dotted) > _PATH_CHARS:
         dotted = f"...{dotted[-_PATH_CHARS:]}"
     where = f"field {ascii(dotted)[1:-1]}" if path else "the top level"
-    raise SchemaError(f"the Avro schema can't be used, {where}: {reason}")
+    raise kind(f"the Avro schema can't be used, {where}: {reason}")
 
 
 def hint_of(name: str) -> str:
