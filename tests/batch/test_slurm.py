@@ -89,7 +89,7 @@ def test_a_job_that_is_cancelled_and_a_node_that_dies_in_mid_run_cost_no_alert(
         out, err = started.finish()
     assert "complete" in out
     assert f"job {cancelled}: CANCELLED" in err
-    assert err.count("another takes its place") >= 2, err
+    assert err.count("another") >= 2, err
     assert_exactly_once(outdir, oracle.values)
     assert run_cli("verify", str(outdir)).returncode == 0
     wait_for(lambda: gone(slurm), "the jobs to be cancelled")
@@ -118,23 +118,19 @@ def test_jobs_that_come_late_get_work(
 @pytest.mark.parametrize(
     ("more", "status", "words"),
     [
-        (("--queue", "nosuch"), 1, "Slurm refused a job: sbatch: error: .*nvalid partition"),
-        (("--job-extra", "--mem=900G"), 1, "Slurm refused a job: sbatch: error: .*"),
+        # After the colon, these are the words of Slurm and of the shell.
+        (("--queue", "nosuch"), 1, "Slurm .*: sbatch: error: .*nvalid partition"),
+        (("--job-extra", "--mem=900G"), 1, "Slurm .*: sbatch: error: "),
         (
             ("--cluster-option", 'job_script_prologue=["echo no such module; exit 3"]'),
             1,
-            r"Slurm job \d+: FAILED .*\(no such module\); none of 2 jobs has brought a worker, "
-            r"see /.*/fink-dask-\d+\.out",
+            r"\d+: FAILED .*no such module.*\b2 jobs.*/fink-dask-\d+\.out",
         ),
-        (("--cluster-option", "python=/no/python"), 1, r"Slurm job \d+: FAILED .*No such file or directory"),
-        (
-            ("--cluster-option", "interface=nosuch0"),
-            1,
-            "no Dask scheduler for jobs of Slurm could be started: .*nosuch0",
-        ),
-        (("--cluster-option", "nosuch=1"), 2, "--cluster-option nosuch: Slurm has no such option"),
-        (("--cluster-config", "nosuch"), 2, "--cluster-config nosuch: Dask's configuration has no such section"),
-        (("--cores", "8", "--memory", "1GB"), 2, "MB of memory is too little"),
+        (("--cluster-option", "python=/no/python"), 1, r"\d+: FAILED .*No such file"),
+        (("--cluster-option", "interface=nosuch0"), 1, "scheduler.*nosuch0"),
+        (("--cluster-option", "nosuch=1"), 2, r"--cluster-option nosuch\b.*Slurm"),
+        (("--cluster-config", "nosuch"), 2, r"--cluster-config nosuch\b"),
+        (("--cores", "8", "--memory", "1GB"), 2, "--memory.*--cores"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
 )
@@ -193,7 +189,7 @@ def test_jobs_that_are_too_many_for_a_user_leave_the_others_their_turn_in_the_qu
         slurm.run("scontrol", "release", *slurm.jobs())
         out, err = started.finish()
     assert "complete" in out
-    assert err.count("too many; the jobs that it accepted go on") == 1, err
+    assert err.count("too many") == 1, err
 
 
 def test_a_follower_has_as_many_jobs_as_there_is_work_for(
@@ -209,7 +205,7 @@ def test_a_follower_has_as_many_jobs_as_there_is_work_for(
         started.wait_until(lambda: len(slurm.jobs("RUNNING")) == 1, "fewer jobs")
         add_alerts(kafka.bootstrap_servers, topic_name, oracle, AlertKind.ZTF_LIGHT, 1000, first_id=12_000)
         _, err = started.finish()
-    assert "takes its place" not in err
+    assert "another" not in err
     assert_exactly_once(outdir, oracle.values)
 
 
@@ -358,7 +354,7 @@ def test_a_submitted_transfer_whose_time_is_over_stops_in_order_and_goes_on_when
     assert running["running"]
     slurm.run("scancel", "--batch", "--signal=TERM", job)  # as --signal=B:TERM@60 does a minute before the end
     wait_for(lambda: job not in slurm.jobs(), "the job to end")
-    assert "run the same command again to continue" in (tmp_path / f"fink-dask-{job}.err").read_text()
+    assert "again" in (tmp_path / f"fink-dask-{job}.err").read_text()
     again = json.loads(run_cli(*arguments, env=environ).stdout)["job"]
     wait_for(lambda: again not in slurm.jobs(), "the other job")
     assert "complete" in (tmp_path / f"fink-dask-{again}.out").read_text()
@@ -370,10 +366,10 @@ def test_what_can_not_be_submitted_is_one_line(slurm: Slurm, settings: dict[str,
     job = ["--cluster", "slurm", "--cores", "1", "--memory", "1GB"]
     secret = {"FINK_DASK_PASSWORD": "not for others"}
     for more, env, status, words in (
-        ([], {}, 2, "no batch system was named"),
-        ([*job, "--queue", "nosuch"], {}, 1, "Slurm refused the job: sbatch: error: "),
-        ([*job, "--restart"], {}, 2, "--restart asks for confirmation"),
-        ([*job, "--username", "ada", "--security-protocol", "SASL_SSL"], secret, 2, "give --password-file"),
+        ([], {}, 2, "--cluster"),
+        ([*job, "--queue", "nosuch"], {}, 1, "sbatch: error: "),
+        ([*job, "--restart"], {}, 2, "--restart"),
+        ([*job, "--username", "ada", "--security-protocol", "SASL_SSL"], secret, 2, "--password-file"),
     ):
         result = run_cli("submit", *options, *more, env=settings | env)
         assert result.returncode == status, result.stderr

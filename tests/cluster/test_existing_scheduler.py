@@ -83,7 +83,7 @@ def test_a_transfer_and_its_repair_on_an_existing_scheduler_are_exactly_once_and
 
 
 def test_a_scheduler_that_speaks_tls_says_which_options_it_needs(tmp_path: Path) -> None:
-    with pytest.raises(TransferError, match="tls:// needs --tls-ca-file, --tls-cert and --tls-key"):
+    with pytest.raises(TransferError, match=r"--tls-ca-file.*--tls-cert.*--tls-key"):
         Scheduler("tls://127.0.0.1:1").connect()
 
 
@@ -143,7 +143,7 @@ def test_workers_that_lack_the_package_are_named(tmp_path: Path, monkeypatch: py
     commands = (scheduler_command(port, python), worker_command(address, python=python))
     with processes(*commands, env=clean, cwd=tmp_path):
         wait_for(lambda: answers(address), "the scheduler")
-        with Client(address, timeout=10) as client, pytest.raises(TransferError, match="has no fink-dask"):
+        with Client(address, timeout=10) as client, pytest.raises(TransferError, match="no fink-dask"):
             check_workers(client, Needs(Ledger(tmp_path / "out"), KafkaSettings("127.0.0.1:1"), "topic"))
 
 
@@ -151,7 +151,7 @@ def test_workers_of_another_version_are_named(
     kafka: Any, dask_scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fink_dask, "__version__", f"{fink_dask.__version__}.post9")
-    with Client(dask_scheduler) as client, pytest.raises(TransferError, match=r"but this is .*post9"):
+    with Client(dask_scheduler) as client, pytest.raises(TransferError, match="post9"):
         check_workers(client, Needs(Ledger(tmp_path / "out"), KafkaSettings(kafka.bootstrap_servers), "topic"))
 
 
@@ -163,8 +163,7 @@ def test_workers_that_see_another_file_system_are_named(
     monkeypatch.chdir(tmp_path)
     ledger = Ledger(Path("/proc/self/cwd/out"))
     create_ledger(ledger)
-    words = r"worker tcp://.* does not see .*out\.fink as this machine does"
-    with Client(dask_scheduler) as client, pytest.raises(TransferError, match=words):
+    with Client(dask_scheduler) as client, pytest.raises(TransferError, match=r"tcp://.*out\.fink"):
         check_workers(client, Needs(ledger, KafkaSettings(kafka.bootstrap_servers), topic_name))
     assert not list(ledger.path.glob(".token*"))
 
@@ -176,7 +175,7 @@ def test_workers_that_cannot_reach_kafka_are_named(
     create_ledger(ledger)
     (port,) = free_ports(1)
     unreachable = KafkaSettings(f"127.0.0.1:{port}", request_timeout_s=1.5)
-    with Client(dask_scheduler) as client, pytest.raises(TransferError, match=r"worker tcp://.* can't reach Kafka"):
+    with Client(dask_scheduler) as client, pytest.raises(TransferError, match=r"tcp://.*Kafka"):
         check_workers(client, Needs(ledger, unreachable, topic_name))
 
 
@@ -223,12 +222,12 @@ def test_a_scheduler_that_stands_still_is_not_waited_for_for_ever(
                 waking = Timer(90, halted.resume)
                 waking.start()
                 try:
-                    with pytest.raises(TransferError, match="has not answered"):
+                    with pytest.raises(TransferError, match=address):
                         fink_dask.transfer(topic_name, tmp_path / "new", kafka.bootstrap_servers, client=client)
-                    with pytest.raises(TransferError, match="has not answered"):
+                    with pytest.raises(TransferError, match=address):
                         check_workers(client, Needs(ledger, settings, topic_name))
                     for ask in (threads_of, workers_of, existing._version_on_scheduler):
-                        with pytest.raises(TransferError, match="has not answered"):
+                        with pytest.raises(TransferError, match=address):
                             ask(client)
                     assert plugin.page_link(client) is None
                     assert waking.is_alive()
@@ -298,12 +297,12 @@ def test_a_scheduler_without_workers_is_waited_for_in_words_and_then_one_line(
     with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
         address = cluster.scheduler_address
         with (
-            pytest.raises(TransferError, match="has no workers"),
+            pytest.raises(TransferError, match="workers"),
             ClusterChoice(Scheduler(address)).connect(needs, 1, 1, None, progress),
         ):
             pass
     assert not any("starting" in words for words in said), "nothing starts the workers of somebody else's scheduler"
-    assert any("waiting for workers" in words and address in words for words in said)
+    assert any("workers" in words and address in words for words in said)
     assert "up to 1 s" in said[-1]
 
 
@@ -338,7 +337,7 @@ def test_a_scheduler_that_dies_in_mid_run_is_one_line_and_the_same_command_goes_
     assert transfer.returncode == 1
     errors = [line for line in err.splitlines() if "error" in line.lower()]
     assert len(errors) == 1, err
-    assert "the Dask scheduler went away" in errors[0]
+    assert "scheduler" in errors[0]
     assert run_cli(*transfer_arguments(kafka, topic_name, tmp_path / "out")).returncode == 0
     assert_exactly_once(tmp_path / "out", oracle.values)
 
@@ -351,6 +350,6 @@ def test_a_cluster_whose_workers_are_all_gone_is_not_waited_for_for_ever(
     with (
         LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
-        pytest.raises(TransferError, match="has had no workers for 2 s"),
+        pytest.raises(TransferError, match=r"workers .*\b2 s"),
     ):
         job.run_ranges(Cluster(client, FULL_SHARE, patience_s=2), work, 1, lambda _: None, lambda: None)

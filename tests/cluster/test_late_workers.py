@@ -137,9 +137,9 @@ def of_another_version(folder: Path) -> dict[str, str]:
     ("lack", "words"),
     [
         ("nothing", ""),
-        ("package", r"it has no fink-dask, but the job has \S+"),
-        ("version", r"it has fink-dask 0\.0\.9, but the job has \S+"),
-        ("directory", r"it does not see .*out\.fink as this machine does, .*"),
+        ("package", "no fink-dask"),
+        ("version", r"fink-dask 0\.0\.9"),
+        ("directory", r"out\.fink"),
     ],
     ids=["nothing", "package", "version", "directory"],
 )
@@ -173,7 +173,7 @@ def test_a_worker_that_joins_late_gets_work_or_is_named_and_spoils_nothing(
         assert other in transfer.workers
     else:
         (warning,) = transfer.warnings
-        assert re.fullmatch(f"worker {other} can't work here: {words}; it gets nothing to do", warning), warning
+        assert re.search(f"{other}.*{words}", warning), warning
         assert transfer.workers == early
     assert not list((home / "out.fink").glob(".token*"))
 

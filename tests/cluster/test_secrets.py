@@ -121,7 +121,7 @@ def test_a_wrong_password_is_one_line_that_does_not_quote_it(
         *arguments(secure, tmp_path / "alerts", "--username", USER), env={"FINK_DASK_PASSWORD": f"{PASSWORD}-not"}
     )
     assert result.returncode == 1
-    assert "the broker refused the credentials" in result.stderr.splitlines()[-1]
+    assert "credentials" in result.stderr.splitlines()[-1]
     assert result.stderr.count("fink-dask: error") == 1
     assert PASSWORD not in result.stderr
     assert not (tmp_path / "alerts").exists()
@@ -196,7 +196,7 @@ def test_workers_of_another_scheduler_get_it_through_tls_and_not_from_the_disk(
         assert_exactly_once(tmp_path / "alerts", oracle.values)
         refused = run_cli(*arguments(secure, tmp_path / "other", *more[:-6]))
         assert refused.returncode == 1
-        assert "no Dask scheduler answers" in refused.stderr
+        assert address in refused.stderr
     finally:
         for process in running:
             process.kill()

@@ -47,10 +47,10 @@ async def hangs(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "broken", "words"),
     [
-        (plugin.TransferBoardPlugin, "start", fails_later, "no longer show this transfer (ValueError"),
-        (plugin.TransferBoardPlugin, "take", fails_later, "no longer show this transfer (ValueError"),
-        (plugin, "add_page", fails, "no page /fink (ValueError"),
-        (Reports, "make", fails, "no longer show this transfer (ValueError"),
+        (plugin.TransferBoardPlugin, "start", fails_later, "metrics"),
+        (plugin.TransferBoardPlugin, "take", fails_later, "metrics"),
+        (plugin, "add_page", fails, "no page"),
+        (Reports, "make", fails, "metrics"),
     ],
     ids=["registered", "reported", "page", "report"],
 )
@@ -69,8 +69,9 @@ def test_what_fails_is_said_in_one_line_and_the_transfer_is_complete(
     events = transfer(kafka, topic_name, tmp_path / "alerts")
     (warning,) = [event for event in events if isinstance(event, Note) and event.warning]
     assert words in warning.text
+    assert "ValueError" in warning.text
     assert "\n" not in warning.text
-    assert warning.text.endswith("the transfer itself continues")
+    assert "continues" in warning.text
     assert_exactly_once(tmp_path / "alerts", oracle.values)
 
 

