@@ -192,7 +192,7 @@ def test_a_schema_of_the_user_s_is_taken(kafka: Any, other: str, tmp_path: Any) 
     ("changes", "kind", "words"),
     [
         ({"topic": "ftransfer_ztf_2026-11-01_0"}, BrokerError, "^ftransfer_ztf_2026-11-01_0: "),
-        ({"topic": "a/b"}, SettingsError, "topic"),
+        ({"topic": "a/b"}, SettingsError, "'a/b'"),
         ({"columns": ["magpfs"]}, SettingsError, "magpfs"),
         ({"columns": "candid,,jd"}, SettingsError, "^columns: .*candid,,jd"),
         ({"survey": "ptf"}, SettingsError, "ztf, lsst"),

@@ -173,7 +173,7 @@ def test_a_topic_that_is_none_or_goes_soon_is_said(kafka: Any, topic_name: str, 
     writer.flush(30)
     going = doctor(topic_name, *servers)
     assert states(going) == {"topic": "warn"}
-    assert all(amount in going["topic"]["found"] for amount in ("1 alert ", "11 h"))
+    assert all(amount in going["topic"]["found"] for amount in ("1 alert", "11 h"))
     assert "transfer" in going["topic"]["advice"]
 
 
