@@ -28,6 +28,7 @@ from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.records import DataFile
 from tests.harness.crash import run
+from tests.harness.descriptors import open_below
 from tests.harness.ledgers import begin_attempt
 
 RANGE = OffsetRange(2, 100, 200)
@@ -241,8 +242,6 @@ class _Writer(pq.ParquetWriter):  # type: ignore[misc]
 def test_an_attempt_that_fails_leaves_no_file_open_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
 ) -> None:
-    process = psutil.Process()
-    before = process.num_fds()
     if full:
         monkeypatch.setattr(parquet_file.pq, "ParquetWriter", _Writer)
     attempt = begin_attempt(tmp_path / "alerts", ORIGIN)
@@ -252,12 +251,12 @@ def test_an_attempt_that_fails_leaves_no_file_open_and_says_why(
         with StagedWriter(attempt, SCHEMA, ORIGIN, buffer_bytes=batch.nbytes) as writer:
             for key in range(3):
                 writer.write(f"key={key}", batch)
-            assert process.num_fds() == before + 3
+            assert len(open_below(tmp_path)) == 3
             raise ValueError("the cause")
 
     with pytest.raises(ValueError, match="the cause"):
         fail()
-    assert process.num_fds() == before
+    assert not open_below(tmp_path)
 
 
 def test_bytes_that_go_bad_before_they_are_staged_are_not_taken_for_what_was_written(tmp_path: Path) -> None:

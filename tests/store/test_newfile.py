@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from fink_dask.store import newfile
 from fink_dask.store.newfile import NewFile
+from tests.harness.descriptors import open_below
 
 
 def test_what_goes_bad_on_the_way_to_the_disk_is_not_what_is_hashed(tmp_path: Path) -> None:
@@ -36,12 +36,11 @@ def test_what_is_put_in_the_place_of_other_bytes_is_hashed_with_all_that_stays(t
 
 
 def test_a_file_that_was_given_up_is_let_go_and_takes_what_arrow_still_has_of_it(tmp_path: Path) -> None:
-    before = psutil.Process().num_fds()
     file = NewFile(tmp_path / "file")
     file.write(b"alerts")
     for _ in range(2):
         file.close()
-    assert psutil.Process().num_fds() == before
+    assert not open_below(tmp_path)
     assert file.closed
     assert file.write(b"a page") == 6
     assert (tmp_path / "file").read_bytes() == b"alerts"

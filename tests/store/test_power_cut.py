@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection
 from itertools import groupby
 from pathlib import Path
 
-import psutil
 import pytest
 
 from fink_dask.avro.schema import parse_schema
@@ -21,6 +20,7 @@ from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.outdir import create_ledger
 from fink_dask.ledger.records import Marker, Plan
 from fink_dask.store.local import LOCAL
+from tests.harness.descriptors import open_below
 from tests.harness.ledgers import SCHEMA, make_ledger, make_plan, stage_range, transfer
 from tests.harness.powercut import Event, Recorder, after_power_cut
 
@@ -250,11 +250,10 @@ def test_a_power_cut_leaves_the_old_file_or_the_new_one_and_what_was_replaced_st
 
 def test_what_is_brought_to_the_disk_leaves_no_open_file(tmp_path: Path) -> None:
     LOCAL.write_new(tmp_path / "file", b"")
-    before = psutil.Process().num_fds()
     for _ in range(3):
         LOCAL.sync(tmp_path / "file")
         LOCAL.sync(tmp_path)
-    assert psutil.Process().num_fds() == before
+    assert not open_below(tmp_path)
 
 
 def test_a_file_is_never_written_over(tmp_path: Path) -> None:
