@@ -23,12 +23,18 @@ def page_of(curve: pa.Table, name: str) -> str:
     """Draw a light curve as a page of HTML that loads nothing from elsewhere."""
     from bokeh.embed import file_html
     from bokeh.layouts import column
+    from bokeh.models import Div
     from bokeh.resources import INLINE
 
     name, panels = printable(name), list[Any]()
     for quantity in curve["quantity"].unique().to_pylist():
         of_one = curve.filter(pc.equal(curve["quantity"], quantity))
-        panels.append(_panel(of_one, name, quantity, panels[0].x_range if panels else None))
+        panel = _panel(of_one, name, quantity, panels[0].x_range if panels else None)
+        # Bokeh warns on the terminal of a picture without a point, and of a page without a picture.
+        if panel.renderers:
+            panels.append(panel)
+    if not panels:
+        panels.append(Div(text=f"The alerts of {escape(name)} tell of no brightness."))
     return str(file_html(column(*panels, sizing_mode="stretch_both"), INLINE, title=f"Light curve of {escape(name)}"))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import fink_dask
@@ -94,13 +96,26 @@ def test_a_report_of_both_surveys_shows_the_objects_that_it_was_asked_for(season
     assert page.count('"psfFlux (nJy)"') == page.count('"magnitude"') == 1
 
 
-def test_an_object_without_any_brightness_has_no_measurement_and_no_traceback(season: Path) -> None:
-    assert fink_dask.light_curve(season, 8).num_rows == 0
+def test_an_object_without_any_brightness_has_no_measurement_and_no_traceback(
+    season: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curve = fink_dask.light_curve(season, 8)
+    assert curve.num_rows == 0
     (example,) = show_objects(season, ["8"], with_stamps=False)
     assert example.name == "8"
-    done = run_cli("lightcurve", str(season), "8", "--plot", str(season.parent / "empty.html"))
+    place = season.parent / "empty.html"
+    done = run_cli("lightcurve", str(season), "8", "--plot", str(place))
     assert (done.returncode, remarks(done.stderr)) == (0, [])
     assert "no brightness" in done.stdout
+    assert "no brightness" in place.read_text(), "an empty page"
+    # Bokeh's logger writes to the terminal as it was when it was loaded, so it is listened to here.
+    monkeypatch.setattr(logging.getLogger("bokeh"), "propagate", True)
+    with caplog.at_level("WARNING", logger="bokeh"):
+        page_of(curve, "8")
+        measured = fink_dask.light_curve(season, 7)
+        unknown = pa.nulls(len(measured), pa.float64())
+        page_of(measured.set_column(measured.schema.get_field_index("mjd"), "mjd", unknown), "7")
+    assert caplog.messages == []
 
 
 def test_nothing_is_written_into_a_season_or_its_ledgers_whose_readers_would_take_it_for_alerts(season: Path) -> None:
