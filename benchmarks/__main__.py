@@ -20,6 +20,7 @@ from benchmarks.page import write_page
 from benchmarks.ranges import measure_ranges
 from benchmarks.results import Results, load
 from benchmarks.session import COMMANDS, new_results, run_benchmark
+from benchmarks.stages import measure_stages
 from tests.harness.kafka_install import HarnessError
 
 
@@ -62,6 +63,7 @@ def main(scale: str, runs: int | None, only: tuple[str, ...], out: Path | None, 
             )
             run_benchmark(results, environments, only, out, say)
             if not only:
+                measure_stages(scale, 3 if scale == "full" else 1, out, say)
                 measure_ranges(scale, out, say)
             if not only and scale == "full":
                 measure_following(out, say)

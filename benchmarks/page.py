@@ -24,22 +24,25 @@ from benchmarks.contestants import fink_client, fink_dask, spark
 from benchmarks.figures import BATCHES_FIGURE, CONSUMERS_FIGURE, points
 from benchmarks.link_table import LINKS, links_section
 from benchmarks.results import Results, middle
-from benchmarks.targets import best_drain, label, targets
+from benchmarks.targets import best_drain, label, label_of, targets
 
 PAGE = "benchmarks.md"
 #: A list of objects with the same names, if there is one: the time and the memory that planning many ranges takes.
 RANGES = "benchmarks-ranges.json"
 #: The same of topics that are followed while they are filled.
 FOLLOWING = "benchmarks-following.json"
+#: What the stages of transfers take, today and before.
+STAGES = "benchmarks-stages.json"
 _SMALL = "\n**This is the small benchmark: a rehearsal, whose figures mean nothing.**\n"
 
 
 def write_page(results: Results, out: Path) -> None:
     """Write the page beside the results."""
-    ranges, following, links = (
-        json.loads((out / name).read_text()) if (out / name).exists() else [] for name in (RANGES, FOLLOWING, LINKS)
+    ranges, following, links, stages = (
+        json.loads((out / name).read_text()) if (out / name).exists() else []
+        for name in (RANGES, FOLLOWING, LINKS, STAGES)
     )
-    (out / PAGE).write_text(page(results, ranges, following, links or {}), encoding="utf-8")
+    (out / PAGE).write_text(page(results, ranges, following, links or {}, stages or {}), encoding="utf-8")
 
 
 def page(
@@ -47,11 +50,13 @@ def page(
     ranges: Sequence[dict[str, Any]] = (),
     following: Sequence[dict[str, Any]] = (),
     links: Mapping[str, Any] = MappingProxyType({}),
+    stages: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Say everything that was measured, in Markdown.
 
     `following`: how topics were followed that were being filled.
     `links`: what was measured over slow, far and lossy links.
+    `stages`: what the stages of transfers take.
     """
     run, scale = results.run, SCALES[results.run["scale"]]
     cores, limit_s = run["cores"], f"{scale.limit_s:g} s"
@@ -103,7 +108,7 @@ every partition and offset once; for the bare drain, the numbers of records and 
 {table(("fink-dask", "seconds"), _curve(results, "consumers"))}
 
 {table(("fink-dask", "seconds"), _curve(results, "batchsize"))}
-{_ranges(ranges)}{_following(following)}{links_section(links)}
+{_stages(stages)}{_ranges(ranges)}{_following(following)}{links_section(links)}
 ## How it was measured
 
 | what | which |
@@ -215,6 +220,28 @@ def _curve(results: Results, axis: str) -> Iterable[Sequence[str]]:
             f"{point['x']:,} consumer{'s' * (point['x'] > 1)}" if axis == "consumers" else f"batches of {point['x']:,}"
         )
         yield [name, f"{point['seconds']:.1f}" if point["ended"] == "in time" else point["ended"]]
+
+
+def _stages(stages: Mapping[str, Any]) -> str:
+    if not stages:
+        return ""
+    rows = stages["rows"]
+    figures = [name for name in rows[0] if name not in {"alerts", "kind", "program", "runs"}]
+    lines = [
+        [label_of(row["alerts"], row["kind"]), row["program"], *(f"{row[name]:,.2f}" for name in figures)]
+        for row in rows
+    ]
+    return f"""
+## Stages
+
+`python -m benchmarks.stages` measures this section: the two programs by turns, on topics of which the start is a small
+part, at commit {stages["commit"]}; medians of {rows[0]["runs"]}. Microseconds an alert: of each
+[stage](performance.md#read-a-profile), by the clock of the two threads that take ranges, which share two cores with
+each other and with Kafka; then of the processors, start included. What waited for its turn to decode counts as poll in
+the program of before.
+
+{table(("alerts", "program", *figures), lines)}
+"""
 
 
 def _ranges(ranges: Sequence[dict[str, Any]]) -> str:

@@ -113,7 +113,7 @@ def run_benchmark(
             filled: dict[str, FilledTopic] = {}
             for number, turn in enumerate(left, start=1):
                 if turn.topic not in filled:
-                    filled[turn.topic] = _fill(session, turn.topic, scale.alerts[turn.topic])
+                    filled[turn.topic] = fill(session, turn.topic, scale.alerts[turn.topic])
                     results.topics[turn.topic] = asdict(filled[turn.topic])
                 what = f"{turn.consumers} at once, batches of {turn.batchsize:,}"
                 say(f"[{number}/{len(left)}] {turn.topic}: {turn.contestant}, {what}, run {turn.repetition + 1}")
@@ -167,7 +167,8 @@ def _judge(turn: Turn, topic: FilledTopic, run: str, job: Job, log: Path, measur
     )
 
 
-def _fill(session: Session, key: str, alerts: int) -> FilledTopic:
+def fill(session: Session, key: str, alerts: int) -> FilledTopic:
+    """Fill the topic of this key; alerts of different topics have different numbers."""
     kind = KINDS[key]
     survey = kind.value.partition("-")[0]
     session.say(f"filling {key}: {alerts:,} {kind.value} alerts")

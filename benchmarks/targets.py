@@ -127,8 +127,13 @@ def label(results: Results, topic: str) -> str:
     """Name a topic by what it holds."""
     if topic not in results.topics:
         return topic
-    survey, _, packet = str(results.topics[topic]["kind"]).partition("-")
-    return f"{results.topics[topic]['alerts']:,} {packet} {survey.upper()}"
+    return label_of(results.topics[topic]["alerts"], results.topics[topic]["kind"])
+
+
+def label_of(alerts: int, kind: str) -> str:
+    """Name a topic of so many alerts of a kind."""
+    survey, _, packet = kind.partition("-")
+    return f"{alerts:,} {packet} {survey.upper()}"
 
 
 def _at_least(results: Results, consumers: int | None, batchsize: int = BATCHSIZE) -> float | None:

@@ -116,3 +116,11 @@ def test_each_turn_comes_once_and_contestants_take_turns() -> None:
     assert len({turn.key for turn in found}) == len(found)
     first = [(turn.contestant, turn.repetition) for turn in found if turn.topic == "light_s"]
     assert first[:3] == [(FINK_DASK, 0), (FINK_CLIENT, 0), (FINK_DASK, 1)]
+
+
+def test_the_page_has_what_the_stages_took_of_each_topic_today_and_before(results: Results) -> None:
+    found = {"alerts": 7000, "kind": "lsst-full", "runs": 3}
+    rows = [found | {"program": who, "poll": 1.5, "decode": number} for number, who in enumerate((BEFORE, FINK_DASK))]
+    text = page(results, stages={"commit": "abc", "rows": rows})
+    assert row(text, "7,000 full LSST | before | 1.50")[-1] == "0.00"
+    assert row(text, "7,000 full LSST | fink-dask | 1.50")[-1] == "1.00"
