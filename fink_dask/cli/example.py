@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from fink_dask.cli.command import UserPath, command, typed_option
-from fink_dask.cli.output import deliver, is_stdout, say
+from fink_dask.cli.output import deliver, is_streamed, say
 from fink_dask.errors import SettingsError, StorageError
 
 #: A row of the table in their README: the file, and what it does.
@@ -29,8 +29,6 @@ def example(name: str | None, output: Path | None) -> int:
 
     They are programs and a notebook, to be run as they are or to begin with. A file that is there is left as it is.
     """
-    from fink_dask.store.local import is_stream
-
     folder = _folder()
     known = {_name_of(file): (file, words) for file, words in _ROW.findall((folder / "README.md").read_text("utf-8"))}
     if name is None:
@@ -43,7 +41,7 @@ def example(name: str | None, output: Path | None) -> int:
     file, _ = known[_name_of(name)]
     target = output or Path(file)
     content = (folder / file).read_bytes()
-    if is_stdout(target) or is_stream(target):
+    if is_streamed(target):
         deliver(target, content)
         return 0
     try:

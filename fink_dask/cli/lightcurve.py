@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fink_dask.cli.command import Place, UserPath, command, json_option, typed_option
-from fink_dask.cli.output import deliver, is_stdout, print_json, say
+from fink_dask.cli.output import deliver, is_stdout, is_streamed, print_json, say
 from fink_dask.errors import SettingsError, StorageError
 from fink_dask.units import pluralize, printable
 
@@ -59,11 +59,10 @@ def lightcurve(outdir: Path, object_id: str | None, table: Path | None, plot: Pa
     do_without_pandas()  # what is loaded now makes arrays
     from fink_dask.ledger.outdir import check_new_file
     from fink_dask.lightcurves.find import light_curve
-    from fink_dask.store.local import is_stream
 
     if object_id is None and plot is not None:
         raise SettingsError("--plot draws the light curve of an OBJECT: name one")
-    if plot is not None and plot.suffix != ".html" and not (is_stdout(plot) or is_stream(plot)):
+    if plot is not None and plot.suffix != ".html" and not is_streamed(plot):
         raise SettingsError(f"--plot {plot}: a plot is an HTML page, so its name ends in .html")
     printed = [option for option, path in (("--csv", table), ("--plot", plot)) if is_stdout(path)]
     if as_json + len(printed) > 1:

@@ -114,16 +114,23 @@ def is_stdout(file: Path | None) -> bool:
     return str(file) in _STDOUT
 
 
+def is_streamed(file: Path) -> bool:
+    """Tell whether what is written to a file replaces nothing: it is stdout, a pipe or a device."""
+    from fink_dask.store.local import is_stream
+
+    return is_stdout(file) or is_stream(file)
+
+
 def deliver(file: Path, content: bytes) -> None:
     """Write a file, which appears whole, or write to a pipe or a device."""
     from fink_dask.ledger.ledger import storage_in_words
-    from fink_dask.store.local import LOCAL, is_stream
+    from fink_dask.store.local import LOCAL
 
     if is_stdout(file):
         click.echo(content, nl=False)
         return
     with storage_in_words(file):
-        if is_stream(file):
+        if is_streamed(file):
             with file.open("ab") as stream:
                 stream.write(content)
         else:

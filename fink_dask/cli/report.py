@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fink_dask.cli.command import Place, UserPath, command, json_option, typed_option
-from fink_dask.cli.output import deliver, is_stdout, print_failure, print_json, say
+from fink_dask.cli.output import deliver, is_stdout, is_streamed, print_failure, print_json, say
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError
 
 if TYPE_CHECKING:
@@ -94,9 +94,8 @@ def report(outdir: Path, output: Path, opens: bool, objects: tuple[str, ...], as
 def _place(output: Path, outdir: Path) -> Path | None:
     """Return where the page is to be, which may be no place for it; None if that is a pipe or a device."""
     from fink_dask.ledger.outdir import check_outside
-    from fink_dask.store.local import is_stream
 
-    if is_stdout(output) or is_stream(output):
+    if is_streamed(output):
         return None
     target = output.resolve()
     if not target.parent.is_dir():

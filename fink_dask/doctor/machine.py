@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -23,10 +22,10 @@ from fink_dask.cluster.local import MEMORY_FRACTION, usable_cores, usable_memory
 from fink_dask.errors import FinkDaskError, SettingsError, words_of
 from fink_dask.kafka.confluent import librdkafka_version
 from fink_dask.kafka.probe import LineSpeed
-from fink_dask.ledger.outdir import check_outdir, find_ledger, free_bytes, nearest
+from fink_dask.ledger.outdir import check_outdir, find_ledger, free_bytes, try_place
 from fink_dask.ranges.memory import BASE_BYTES, WORKER_BYTES, share_memory
 from fink_dask.settings import TransferSettings
-from fink_dask.store.local import LOCAL
+from fink_dask.store.local import LOCAL, nearest
 
 State = Literal["ok", "warn", "fail"]
 
@@ -170,16 +169,11 @@ def check_disk(outdir: Path, topic: str | None) -> Check:
 
 
 def _try(beside: Path) -> Iterator[Check]:
-    scratch = Path(tempfile.mkdtemp(prefix=".fink-dask-doctor-", dir=beside))
-    try:
-        LOCAL.try_commit(scratch / "trial")
+    try_place(beside)
+    with tempfile.NamedTemporaryFile(prefix=".fink-dask-doctor-", dir=beside) as aside:
         before = time.time()
-        LOCAL.write_new(scratch / "stamp", b"")
-        stamp = (scratch / "stamp").stat().st_mtime
+        stamp = LOCAL.time(Path(aside.name))
         after = time.time()
-        LOCAL.sync(scratch)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     yield Check("storage", "ok", f"{beside} can link, rename and fsync")
     off_s = max(before - stamp, stamp - after, 0.0)
     if off_s > _CLOCK_S:

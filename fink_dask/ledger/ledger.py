@@ -37,6 +37,7 @@ from fink_dask.errors import LedgerError, SchemaError, StorageError
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.records import DamagedMarker, Identity, Marker, Plan, UnknownFormatError, opened, seal, unseal
 from fink_dask.ledger.usual import usual_marker
+from fink_dask.store.local import nearest
 from fink_dask.store.location import store_of
 from fink_dask.store.store import Store
 
@@ -398,20 +399,12 @@ def storage_error(error: OSError, path: Path) -> StorageError:
     if error.errno in _FORBIDDEN:
         named = [os.fspath(each) for each in (error.filename, error.filename2) if isinstance(each, str | os.PathLike)]
         for name in named or [os.fspath(path)]:
-            place = _directory_of(name)
+            place = nearest(Path(name).parent)
             if not os.access(place, os.X_OK):
                 return StorageError(f"can't read {place}: {error.strerror}")
             if not os.access(place, os.W_OK) and (os.access(name, os.R_OK) or not os.path.lexists(name)):
                 return StorageError(f"can't write to {place}: {error.strerror}")
     return StorageError(f"{error.strerror or error}: {error.filename or path}")
-
-
-def _directory_of(path: str) -> Path:
-    """Return the directory that has a file, or the nearest one that is there."""
-    place = Path(path).parent
-    while not os.path.exists(place) and place != place.parent:  # noqa: PTH110 - Path.exists may not be let in
-        place = place.parent
-    return place
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from fink_dask.ledger.lease import check_free, hold_lease, is_held
 from fink_dask.ledger.ledger import LEDGER_SUFFIX, Ledger, latest, ledgers_path, storage_error, storage_in_words
 from fink_dask.ledger.records import JOINED
 from fink_dask.ledger.summary import State, Summary
-from fink_dask.store.local import LOCAL, is_finder_file, is_stream
+from fink_dask.store.local import LOCAL, is_finder_file, is_stream, nearest
 from fink_dask.store.location import store_of
 from fink_dask.units import pluralize
 
@@ -193,13 +193,6 @@ def check_place(ledger: Ledger) -> None:
         if place != path and place not in tried:
             tried.add(place)
             try_place(place)
-
-
-def nearest(path: Path) -> Path:
-    """Return a path, or the nearest directory above it that is there."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
 
 
 def try_place(place: Path) -> None:

@@ -37,6 +37,13 @@ def is_stream(path: Path) -> bool:
     return S_ISFIFO(mode) or S_ISCHR(mode)
 
 
+def nearest(path: Path) -> Path:
+    """Return a path, or the nearest directory above it that is there."""
+    while not os.path.exists(path) and path != path.parent:  # noqa: PTH110 - Path.exists may not be let in
+        path = path.parent
+    return path
+
+
 class LocalStore:
     """A file system."""
 
@@ -228,11 +235,8 @@ class LocalStore:
 
     def free_bytes(self, place: Path) -> int | None:
         """Tell them; quotas are not seen."""
-        place = place.absolute()
-        while not place.exists() and place != place.parent:
-            place = place.parent
         try:
-            return shutil.disk_usage(place).free
+            return shutil.disk_usage(nearest(place.absolute())).free
         except OSError:
             return None
 
