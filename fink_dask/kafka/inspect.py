@@ -26,7 +26,7 @@ from fink_dask.kafka.confluent import (
     is_of_groups,
     is_transient,
 )
-from fink_dask.kafka.connection import Admin, Connection, in_background, open_glimpse
+from fink_dask.kafka.connection import Admin, Arrived, Connection, in_background, open_glimpse
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import no_such_topic, schema_topic
 from fink_dask.kafka.window import EVERYTHING, ask_offsets, ask_window
@@ -157,11 +157,19 @@ class Glimpse:
         took = time.monotonic() - began
         came = sum(value + key for sizes in found.values() for value, key in sizes)
 
-        def unpacked() -> int:
-            return self._connection.arrived.unpacked_bytes - before.unpacked_bytes
+        def expansion() -> float:
+            stated = self._connection.arrived
+            wire, unpacked = stated.wire_bytes - before.wire_bytes, stated.unpacked_bytes - before.unpacked_bytes
+            return unpacked / wire if wire and unpacked >= max(1, came) else 0.0
 
-        # How fast it came, and whether it is compressed, is stated a little later.
-        while (took > _LONG_S or came >= _ENOUGH_BYTES) and unpacked() < max(1, came):
+        # How fast it came, and whether it is compressed, is stated a little later. A response that comes while a
+        # statement is made is in what was unpacked alone: so a statement of compressed records has to be the second.
+        first: Arrived | None = None
+        while took > _LONG_S or came >= _ENOUGH_BYTES:
+            if expansion():
+                first = first or self._connection.arrived
+                if expansion() < _COMPRESSED or first is not self._connection.arrived:
+                    break
             if time.monotonic() - began > took + 2 * _LONG_S:
                 break
             self._consumer.poll(_PAUSE_S)
@@ -175,7 +183,7 @@ class Glimpse:
             max(0.0, seconds),
             wire_bytes,
             tuple(filter(None, values)),
-            expansion=unpacked() / wire_bytes if wire_bytes and unpacked() >= max(1, came) else 0.0,
+            expansion=expansion(),
         )
 
     def last_key(self, topic: str, partition: int, marks: Watermarks) -> list[bytes]:
