@@ -21,6 +21,7 @@ from benchmarks.page import STAGES, write_page
 from benchmarks.results import load
 from benchmarks.session import COMMANDS, Session, fill, rehearse, work_folder
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.ledger.records import unseal
 from fink_dask.progress.profile import Profile
 from tests.harness.kafka import KafkaBroker
 
@@ -68,7 +69,8 @@ def measure_stages(scale: str, runs: int, out: Path | None, say: Callable[[str],
                         each.append(_run(session, who, topic))
                 for who, each in measured.items():
                     medians = {name: statistics.median(one[name] for one in each) for name in each[0]}
-                    row = {"alerts": topic.alerts, "kind": KINDS[key], "program": who, "runs": runs, **medians}
+                    row: dict[str, object] = {"alerts": topic.alerts, "kind": KINDS[key], "program": who, "runs": runs}
+                    row |= medians
                     found.append(row)
                     say(json.dumps(row))
         finally:
@@ -88,8 +90,8 @@ def _run(session: Session, who: Contestant, topic: FilledTopic) -> dict[str, flo
     measured = measure(COMMANDS[who](job), log, _LIMIT_S)
     if measured.status != 0:
         raise BenchmarkError(f"{who} ended with status {measured.status}: see {log}")
-    (path,) = (Ledger(job.outdir).path / "profiles").iterdir()
-    profile = Profile.from_json(json.loads(path.read_text()))
+    (path,) = Ledger(job.outdir).profiles_path.iterdir()
+    profile = Profile.from_json(unseal("profile", path))
     seconds = {**profile.stage_seconds, "processor time": measured.cpu_s}
     return {name: round(1e6 * each / topic.alerts, 3) for name, each in seconds.items()}
 
