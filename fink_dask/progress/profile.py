@@ -11,8 +11,8 @@ from fink_dask.errors import LedgerError
 from fink_dask.progress.tally import Tally
 
 #: What a range does, in order: waiting for Kafka (and then for its turn) and taking messages, joining their values,
-#: decoding, finding partition keys, encoding Parquet, hashing files and syncing them to disk, and making them part of
-#: the dataset.
+#: decoding, finding partition keys, encoding and hashing Parquet, syncing files to disk, and making them part of the
+#: dataset.
 STAGES = ("poll", "copy", "decode", "split", "write", "fsync", "commit")
 #: The colour of each, on every page.
 STAGE_COLOURS = dict(
