@@ -194,8 +194,20 @@ def _caption(results: Results) -> str:
     return (
         f"{label(results, 'light_l')} alerts for fink-dask. fink-client gets a subset, because of the time it takes:\n"
         f"{label(results, 'subset')} alerts. One run for each point; where the tables above have more, their median."
-        f"{_not_ended(results)}"
+        f"{_not_ended(results)}{_not_measured(results)}"
     )
+
+
+def _not_measured(results: Results) -> str:
+    """Say which points of the peer are missing in the figures, such as after a benchmark that was stopped."""
+    scale, said = SCALES[results.run["scale"]], []
+    for axis, word, wanted in (
+        ("consumers", "{} consumers", scale.peer_consumers),
+        ("batchsize", "batches of {}", scale.peer_batchsizes),
+    ):
+        there = {point["x"] for point in points(results, "subset", FINK_CLIENT, axis)}
+        said += [word.format(f"{x:,}") for x in wanted if x not in there]
+    return f"\nNot measured: fink-client with {', '.join(said)}." if said else ""
 
 
 def _not_ended(results: Results) -> str:

@@ -124,3 +124,9 @@ def test_the_page_has_what_the_stages_took_of_each_topic_today_and_before(result
     text = page(results, stages={"commit": "abc", "rows": rows})
     assert row(text, "7,000 full LSST | before | 1.50")[-1] == "0.00"
     assert row(text, "7,000 full LSST | fink-dask | 1.50")[-1] == "1.00"
+
+
+def test_what_was_not_measured_of_the_peer_is_said_beside_its_figures(results: Results) -> None:
+    assert "Not measured" not in page(results)
+    left = [one for one in results.measured if one.topic != "subset" or one.consumers < 16]
+    assert "Not measured: fink-client with 16 consumers, 32 consumers." in page(replace(results, measured=left))
