@@ -53,14 +53,18 @@ class Session:
     #: Tells whoever waits what happens.
     say: Callable[[str], None]
 
-    def run(self, turn: Turn, topic: FilledTopic, run: str) -> Result:
-        """Measure one turn, check what came out, and delete it."""
+    def job(self, topic: FilledTopic, consumers: int, batchsize: int) -> Job:
+        """Make a job, in an empty folder; that of the job before is gone."""
         folder = self.work / "turn"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         home = self.work / "home"
         home.mkdir(exist_ok=True)
-        job = Job(self.bootstrap, topic, folder, home, self.environments, turn.consumers, turn.batchsize)
+        return Job(self.bootstrap, topic, folder, home, self.environments, consumers, batchsize)
+
+    def run(self, turn: Turn, topic: FilledTopic, run: str) -> Result:
+        """Measure one turn, check what came out, and delete it."""
+        job = self.job(topic, turn.consumers, turn.batchsize)
         log = self.logs / f"{turn.key.replace('/', '-')}.log"
         os.sync()  # what the turn before has left to write is not this one's
         # The client's consumers can wait for each other for good; at its end it is silent for some 30 s, not longer.
@@ -68,7 +72,7 @@ class Session:
         command = COMMANDS[turn.contestant](job)
         measured = measure(command, log, turn.limit_s, stall if turn.contestant == FINK_CLIENT else None)
         result = _judge(turn, topic, run, job, log, measured)
-        shutil.rmtree(folder)
+        shutil.rmtree(job.folder)
         return result
 
 

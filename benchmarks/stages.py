@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import click
 
 from benchmarks.cases import BATCHSIZE, BEFORE, FINK_DASK, KINDS, SCALES, Contestant
-from benchmarks.contestants.job import Job
 from benchmarks.environments import CACHE, Environments
 from benchmarks.errors import BenchmarkError
 from benchmarks.fill import FilledTopic
@@ -82,10 +80,7 @@ def measure_stages(scale: str, runs: int, out: Path | None, say: Callable[[str],
 
 def _run(session: Session, who: Contestant, topic: FilledTopic) -> dict[str, float]:
     """Transfer a topic; return the microseconds an alert of each stage, then those of the processors, all together."""
-    folder, home = session.work / "turn", session.work / "home"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    job = Job(session.bootstrap, topic, folder, home, session.environments, usable_cores(), BATCHSIZE)
+    job = session.job(topic, usable_cores(), BATCHSIZE)
     log = session.logs / f"{topic.name}-{who}.log"
     measured = measure(COMMANDS[who](job), log, _LIMIT_S)
     if measured.status != 0:
