@@ -248,9 +248,8 @@ def _stages(stages: Mapping[str, Any]) -> str:
 
 `python -m benchmarks.stages` measures this section: the two programs by turns, on topics of which the start is a small
 part, at commit {stages["commit"]}; medians of {rows[0]["runs"]}. Microseconds an alert: of each
-[stage](performance.md#read-a-profile), by the clock of the two threads that take ranges, which share two cores with
-each other and with Kafka; then of the processors, start included. What waited for its turn to decode counts as poll in
-the program of before.
+[stage](performance.md#read-a-profile), by the clock of the threads that take ranges, which share the cores with each
+other and with Kafka, so that waiting for a core counts as well; then of the processors, start included.
 
 {table(("alerts", "program", *figures), lines)}
 """
