@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from fink_dask.errors import SettingsError
 from tests.alerts.made_up import AlertKind, avro_schema, encode, encoded_alerts, encoder, made_up_alerts
 from tests.alerts.schemas import record
+from tests.harness.alerts_once import alerts_once
 
 FIRST_NIGHT = "2026-02-24"
 FIRST_NIGHT_MJD = 61095
@@ -28,7 +30,15 @@ SIZES = [
 ]
 COUNTS = {kind: count for kind, count, _, _ in SIZES}
 ID_FIELD = {"ztf": "candid", "lsst": "diaSourceId"}
+#: Of what is dear to encode, as full packets are, a few say it.
+FEW = 8
 every_kind = pytest.mark.parametrize("kind", list(AlertKind))
+
+
+@cache
+def _made(kind: AlertKind) -> list[dict[str, Any]]:
+    """Make the alerts once that several tests look at."""
+    return list(made_up_alerts(kind, COUNTS[kind]))
 
 
 def _decoded(schema: Any, datum: bytes) -> Any:
@@ -68,7 +78,7 @@ def _nulls(value: Any) -> int:
 def test_benchmarks_move_alerts_of_the_size_of_real_ones(
     kind: AlertKind, count: int, mean_bytes: tuple[int, int], largest_bytes: int
 ) -> None:
-    sizes = [len(datum) for datum in encoded_alerts(kind, count)]
+    sizes = [len(datum) for datum in alerts_once(kind, count)]
     assert mean_bytes[0] < np.mean(sizes) < mean_bytes[1]
     assert max(sizes) < largest_bytes
 
@@ -86,14 +96,14 @@ def test_schema_is_valid_json_with_the_value_before_null_as_spark_writes_it(kind
 @every_kind
 def test_every_value_survives_a_round_trip_through_avro(kind: AlertKind) -> None:
     schema = fastavro.parse_schema(avro_schema(kind))
-    for alert, datum in zip(made_up_alerts(kind, 40), encoded_alerts(kind, 40), strict=True):
+    for alert, datum in zip(_made(kind), alerts_once(kind, COUNTS[kind]), strict=True):
         assert _same(alert, _decoded(schema, datum))
 
 
 @every_kind
 def test_naming_the_branches_of_unions_does_not_change_a_byte(kind: AlertKind) -> None:
     quick = encoder(avro_schema(kind))
-    for alert in made_up_alerts(kind, 20):
+    for alert in _made(kind)[:FEW]:
         plain = io.BytesIO()
         fastavro.schemaless_writer(plain, avro_schema(kind), alert)
         assert quick(alert) == plain.getvalue() == encode(avro_schema(kind), alert)
@@ -103,17 +113,17 @@ def test_naming_the_branches_of_unions_does_not_change_a_byte(kind: AlertKind) -
 def test_ids_are_unique_and_lost_by_whoever_passes_them_through_a_float(kind: AlertKind) -> None:
     field = ID_FIELD[kind.split("-")[0]]
     count = COUNTS[kind]
-    ids = [alert[field] for first in (0, count) for alert in made_up_alerts(kind, count, first_id=first)]
+    ids = [alert[field] for alert in (*_made(kind), *made_up_alerts(kind, count, first_id=count))]
     assert len(set(ids)) == 2 * count
     assert all(2**53 < number < 2**63 and int(float(number)) != number for number in ids)
 
 
 @every_kind
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(kind: AlertKind) -> None:
-    alerts = list(encoded_alerts(kind, 20, seed=7))
-    assert alerts == list(encoded_alerts(kind, 20, seed=7))
-    assert alerts == list(islice(encoded_alerts(kind, 700, seed=7), 20))
-    assert not set(alerts) & set(encoded_alerts(kind, 20, seed=8))
+    alerts = list(encoded_alerts(kind, FEW, seed=7))
+    assert alerts == list(encoded_alerts(kind, FEW, seed=7))
+    assert alerts == list(islice(encoded_alerts(kind, 700, seed=7), FEW))
+    assert not set(alerts) & set(encoded_alerts(kind, FEW, seed=8))
 
 
 @every_kind
@@ -149,7 +159,7 @@ def test_directory_names_meet_spaces_slashes_equals_signs_and_other_letters() ->
 
 @every_kind
 def test_nulls_occur_here_and_there(kind: AlertKind) -> None:
-    nulls = [_nulls(alert) for alert in made_up_alerts(kind, 40)]
+    nulls = [_nulls(alert) for alert in _made(kind)[:40]]
     assert sum(nulls) > 20
     assert len(set(nulls)) > 5
 

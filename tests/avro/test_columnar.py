@@ -23,10 +23,11 @@ from fink_dask.avro.reference import FastavroDecoder
 from fink_dask.avro.schema import AvroSchema, field_type, parse_schema
 from fink_dask.batches import Memory
 from fink_dask.errors import FinkDaskError, SettingsError
-from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
+from tests.alerts.made_up import AlertKind, avro_schema
 from tests.avro import fuzz
 from tests.avro.oracle import NUMBERS, assert_same, damage
 from tests.avro.strategies import batches, encode
+from tests.harness.alerts_once import alerts_once
 from tests.harness.examples import examples
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +79,7 @@ def test_what_is_decoded_and_what_is_refused_is_the_same_as_record_by_record(
 
 @pytest.mark.parametrize("kind", AlertKind)
 def test_an_alert_of_every_survey_arrives_bit_for_bit(kind: AlertKind) -> None:
-    schema, values = schema_of(avro_schema(kind)), list(encoded_alerts(kind, 40))
+    schema, values = schema_of(avro_schema(kind)), alerts_once(kind, 40)
     decoder = ColumnarDecoder(schema)
     assert isinstance(decoder, ColumnarDecoder)
     found = decoder.decode(values)
@@ -181,7 +182,7 @@ COLUMNS = [
 def test_only_what_is_asked_for_is_decoded_and_all_is_checked(columns: list[str]) -> None:
     schema = schema_of(avro_schema("ztf-full"))
     columns = [column for column in columns if column.split(".")[0] in schema.arrow.names]
-    values, rng = list(encoded_alerts("ztf-full", 30)), random.Random(3)
+    values, rng = alerts_once(AlertKind.ZTF_FULL, 30), random.Random(3)
     values += [damage(value, value, rng) for value in values]
     everything, some = ColumnarDecoder(schema).decode(values), ColumnarDecoder(schema, columns)
     found = some.decode(values)
@@ -231,7 +232,7 @@ def test_a_column_that_there_is_not_is_named(make: type, columns: list[str], rea
 
 
 def test_rows_come_out_in_the_order_they_are_wanted_in() -> None:
-    schema, values = schema_of(avro_schema("ztf-full")), list(encoded_alerts("ztf-full", 30))
+    schema, values = schema_of(avro_schema("ztf-full")), alerts_once(AlertKind.ZTF_FULL, 30)
     values[7] = values[7][:-1]
     decoder = ColumnarDecoder(schema, key_columns=["candidate.jd", "objectId"])
     decoding = decoder.decode_joined(*joined(values))
@@ -297,7 +298,7 @@ def test_rows_of_many_batches_that_are_put_together_are_what_one_batch_would_hav
 
 @pytest.mark.parametrize("kind", ["ztf-full", "lsst-full", "ztf-light"])
 def test_rows_that_are_left_out_leave_no_trace(kind: str) -> None:
-    schema, values = schema_of(avro_schema(kind)), list(encoded_alerts(kind, 22))
+    schema, values = schema_of(avro_schema(kind)), alerts_once(kind, 22)
     values[4], values[9] = b"", values[9][:-1]
     decoder = ColumnarDecoder(schema, key_columns=["objectId" if kind.startswith("ztf") else "diaSourceId"])
     decoding = decoder.decode_joined(*joined(values))
@@ -313,7 +314,7 @@ def test_rows_that_are_left_out_leave_no_trace(kind: str) -> None:
 
 def test_a_batch_that_outgrows_its_memory_again_and_again_loses_nothing() -> None:
     raw = avro_schema("lsst-full")
-    schema, values = schema_of(raw), list(encoded_alerts("lsst-full", 6))
+    schema, values = schema_of(raw), alerts_once(AlertKind.LSST_FULL, 6)
     fields = [{"name": "texts", "type": {"type": "array", "items": "string"}}, {"name": "bytes", "type": "bytes"}]
     texts = {"type": "record", "name": "r", "fields": fields}
     grown = [

@@ -182,10 +182,11 @@ def from_an_index(built: Distributions, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def reader(tmp_path: Path, kafka: Any, object_store: ObjectStore, from_an_index: dict[str, str]) -> dict[str, str]:
+def reader(tmp_path: Path, kafka: Any, object_store: ObjectStore) -> dict[str, str]:
     """Return the environment of somebody who reads the documentation in a clone with ``.venv/bin`` in the PATH.
 
-    The first page makes an environment of its own, ``env``, and goes on with that.
+    The first page makes an environment of its own, ``env``, and goes on with that. What its ``pip`` installs is
+    `from_an_index`, which takes seconds to build.
     """
     make = shutil.which("make")
     assert make is not None
@@ -200,7 +201,6 @@ def reader(tmp_path: Path, kafka: Any, object_store: ObjectStore, from_an_index:
     made = environment(
         {
             **object_store.environment,
-            **from_an_index,
             "FINK_DASK_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "FINK_DASK_DASHBOARD_ADDRESS": "127.0.0.1:0",
             "HOME": str(home),
@@ -219,7 +219,7 @@ def reader(tmp_path: Path, kafka: Any, object_store: ObjectStore, from_an_index:
     ids=[str(path.relative_to(ROOT)) for path in PAGES],
 )
 def test_what_a_page_prints_works_when_a_reader_types_it(
-    path: Path, topic: str, reader: dict[str, str], tmp_path: Path
+    path: Path, topic: str, reader: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     for folder in ("docs", "examples", "deploy"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -240,7 +240,10 @@ def test_what_a_page_prints_works_when_a_reader_types_it(
             page = page.replace(
                 "localhost:9092", stack.enter_context(archive_of_apache(tmp_path / ".venv" / "bin", tmp_path))
             )
-        for step in steps(page.replace(PLACE_IN_DOCS, f"s3://{BUCKET}/{topic}")):
+        asked = steps(page.replace(PLACE_IN_DOCS, f"s3://{BUCKET}/{topic}"))
+        if any("pip install" in step.words[-1] for step in asked):
+            reader |= request.getfixturevalue("from_an_index")
+        for step in asked:
             ended = subprocess.run(
                 step.words, cwd=tmp_path, env=reader, capture_output=True, text=True, input="", timeout=300, check=False
             )
@@ -436,8 +439,9 @@ def test_the_examples_and_the_light_curves_are_for_every_kind_of_alerts(
 @pytest.mark.docs
 @pytest.mark.timeout(600)
 def test_the_ten_minutes_end_with_a_light_curve_in_a_notebook_and_a_report(
-    topic: str, reader: dict[str, str], tmp_path: Path
+    topic: str, reader: dict[str, str], from_an_index: dict[str, str], tmp_path: Path
 ) -> None:
+    reader |= from_an_index
     script = [str(ROOT / "examples" / "ten_minutes.sh"), topic, "path"]
     ended = subprocess.run(
         script, cwd=tmp_path, env=reader, capture_output=True, text=True, input="", timeout=500, check=False

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import dask
 import psutil
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -174,6 +175,8 @@ def test_03_a_worker_that_dies_after_its_marker_is_not_repeated_and_counted_once
         attempts.update(path.name for path in ledger.staged())
 
     with (
+        # Forked from the process that the other tests here kill their own from: each that dies is soon replaced.
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):

@@ -167,7 +167,8 @@ class KafkaBroker:
         """Change with Kafka's own tool what no client library here can, such as a quota."""
         java, jars = find_java(), ensure_kafka_jars()
         assert java is not None
-        command = [java, "-XX:-UsePerfData", "-cp", str(jars / "*"), "kafka.admin.ConfigCommand"]
+        command = [java, "-XX:-UsePerfData", *QUICKLY, *use_archive(), "-cp", str(jars / "*")]
+        command += ["kafka.admin.ConfigCommand"]
         with self.log_path.open("ab") as log:
             self._call([*command, "--bootstrap-server", self.bootstrap_servers, *arguments], log.fileno())
 
