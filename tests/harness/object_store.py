@@ -11,19 +11,22 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -211,8 +214,7 @@ class FaultyWire:
             pass
 
         Handler.wire = wire
-        self._server = ThreadingHTTPServer((self.host, 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((self.host, 0), Handler)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -233,6 +235,12 @@ class FaultyWire:
         """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingTCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 64
 
 
 class Gate:
@@ -268,78 +276,174 @@ class OpenGate(Gate):
         yield
 
 
-class _Forward(BaseHTTPRequestHandler):
-    """One connection of a client."""
+class _Forward(StreamRequestHandler):
+    """One connection of a client, and one to the store; of a request it reads what it must, and no more."""
 
-    protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = 2**16
     wire: FaultyWire
+
+    def setup(self) -> None:
+        super().setup()
+        self._store: _Upstream | None = None
 
     def handle(self) -> None:
         self.wire.connections.add(self)
         try:
             with suppress(ConnectionError):  # whoever asked was killed
-                super().handle()
+                while self._pass_on():
+                    pass
         finally:
             self.wire.connections.discard(self)
 
-    def _any(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.wire.requests[self.command] += 1
-        fate = self.wire.rule(self.command, self.path, dict(self.headers.items()))
+    def finish(self) -> None:
+        self._leave_store()
+        with suppress(ConnectionError):
+            super().finish()
+
+    def _pass_on(self) -> bool:
+        """Deal with a request; False where there is none, or the connection ends with it."""
+        if not (head := _Head.read(self.rfile)):
+            return False
+        method, path, _ = head.first.decode("latin-1").split()
+        headers = {name: value for name, value, _ in head.fields}
+        known = {name.lower(): value for name, value in headers.items()}
+        if "expect" in known:
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.wfile.flush()
+        body = self.rfile.read(length := int(known.get("content-length") or 0))
+        if len(body) < length:  # whoever asked was killed
+            return False
+        self.wire.requests[method] += 1
+        fate = self.wire.rule(method, path, headers)
         if fate == "reset":
-            self._hang_up()
-            return
+            return False
         if fate in {"500", "503"}:
             code = {"500": "InternalError", "503": "SlowDown"}[fate]
-            self._answer(int(fate), {}, f"<Error><Code>{code}</Code></Error>".encode())
-            return
+            self._answer(
+                method, f"HTTP/1.1 {fate} {code}\r\n".encode(), [], f"<Error><Code>{code}</Code></Error>".encode()
+            )
+            return True
         if fate == "slow":
             time.sleep(1.5)
-        try:
-            status, headers, answer = self._forward(body)
-        except (OSError, HTTPException):
-            self._hang_up()
-            return
+        is_alone = method == "PUT" and bool({"if-none-match", "if-match"} & set(known))
+        asked = head.without({"expect"}) + body
+        with self.wire.gate.pass_through(alone=is_alone):
+            try:
+                first, fields, answer = self._upstream().ask(method, asked)
+            except OSError:
+                self._leave_store()
+                return False
         if fate == "lost":
-            self._hang_up()
+            return False
+        self._answer(method, first, fields, answer)
+        return known.get("connection", "").lower() != "close"
+
+    def _upstream(self) -> _Upstream:
+        if self._store is None or not self._store.is_of_use(self.wire.target):
+            self._leave_store()
+            self._store = _Upstream(self.wire.target)
+        return self._store
+
+    def _leave_store(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _answer(self, method: str, first: bytes, fields: Sequence[_Field], content: bytes) -> None:
+        left_out, length = {"transfer-encoding", "connection", "content-length"}, str(len(content))
+        for name, value, _ in fields:
+            if method == "HEAD" and name.lower() == "content-length":
+                length = value
+        lines = [first, *(line for name, _, line in fields if name.lower() not in left_out)]
+        if first.split()[1] not in {b"204", b"304"}:
+            lines.append(f"Content-Length: {length}\r\n".encode())
+        self.wfile.write(b"".join([*lines, b"\r\n", b"" if method == "HEAD" else content]))
+        self.wfile.flush()
+
+
+#: A header: its name, its value, and the line that has both.
+_Field = tuple[str, str, bytes]
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What a request or an answer begins with: Python's own parser takes longer than the store does."""
+
+    first: bytes
+    fields: Sequence[_Field]
+
+    @classmethod
+    def read(cls, file: BufferedIOBase) -> _Head | None:
+        """Read one; None where there is no more."""
+        first = file.readline()
+        fields: list[_Field] = []
+        while line := file.readline():
+            if line == b"\r\n":
+                return cls(first, fields)
+            name, _, value = line.decode("latin-1").partition(":")
+            fields.append((name, value.strip(), line))
+        return None
+
+    def without(self, names: Collection[str]) -> bytes:
+        """Spell it without the headers of these names."""
+        return b"".join([self.first, *(line for name, _, line in self.fields if name.lower() not in names), b"\r\n"])
+
+
+class _Upstream:
+    """A connection to the store, for one request after the other."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._socket = socket.create_connection((HOST, port), timeout=60)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._file = self._socket.makefile("rb")
+
+    def is_of_use(self, port: int) -> bool:
+        """Tell whether it leads there, and the store has not ended it."""
+        return self._port == port and not select.select([self._socket], [], [], 0)[0]
+
+    def ask(self, method: str, request: bytes) -> tuple[bytes, Sequence[_Field], bytes]:
+        """Return the first line, the headers and the content of the answer.
+
+        Raises OSError: there is none.
+        """
+        self._socket.sendall(request)
+        head = _Head.read(self._file)
+        while head is not None and head.first.split()[1] == b"100":
+            head = _Head.read(self._file)
+        if head is None:
+            raise ConnectionError("the store has ended the connection")
+        known = {name.lower(): value for name, value, _ in head.fields}
+        if method == "HEAD" or head.first.split()[1] in {b"204", b"304"}:
+            content = b""
+        elif known.get("transfer-encoding", "").lower() == "chunked":
+            content = self._chunks()
+        elif "content-length" in known:
+            content = self._exactly(int(known["content-length"]))
         else:
-            self._answer(status, headers, answer)
+            content = self._file.read()
+        return head.first, head.fields, content
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _any  # noqa: N815 - the library's names
+    def _chunks(self) -> bytes:
+        chunks: list[bytes] = []
+        while size := int(self._file.readline().partition(b";")[0], 16):
+            chunks.append(self._exactly(size))
+            self._file.readline()
+        while self._file.readline().strip():  # what comes after the last one
+            pass
+        return b"".join(chunks)
 
-    def _forward(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        is_alone = self.command == "PUT" and bool({"If-None-Match", "If-Match"} & set(map(str.title, self.headers)))
-        connection = HTTPConnection(HOST, self.wire.target, timeout=60)
-        try:
-            with self.wire.gate.pass_through(alone=is_alone):
-                connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-                for name, value in self.headers.items():
-                    connection.putheader(name, value)
-                connection.endheaders(body)
-                response = connection.getresponse()
-                return response.status, dict(response.headers.items()), response.read()
-        finally:
-            connection.close()
+    def _exactly(self, size: int) -> bytes:
+        content = self._file.read(size)
+        if len(content) < size:
+            raise ConnectionError("the store has ended the connection")
+        return content
 
-    def _answer(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
-        self.send_response_only(status)
-        for name, value in headers.items():
-            if name.lower() not in {"transfer-encoding", "connection", "content-length"}:
-                self.send_header(name, value)
-        length = headers.get("Content-Length") if self.command == "HEAD" else None
-        if status not in {204, 304}:
-            self.send_header("Content-Length", length or str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def _hang_up(self) -> None:
-        self.close_connection = True
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+    def close(self) -> None:
+        """End it."""
+        self._file.close()
+        self._socket.close()
 
 
 def read_store(store: ObjectStore, url: str, columns: list[str] | None = None) -> pa.Table:
