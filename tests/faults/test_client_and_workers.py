@@ -153,7 +153,10 @@ def die_after_commit(ranges: Any, settings: Any, *more: Any) -> Any:
     return transfer_on_worker(ranges, settings, *more)
 
 
-@pytest.mark.parametrize(("partitions", "alerts", "deaths"), [(2, 120, 2), (96, 288, 4)], ids=["large", "many small"])
+@pytest.mark.parametrize(
+    ("partitions", "alerts", "deaths"),
+    [pytest.param(2, 120, 2, id="large", marks=pytest.mark.faults), pytest.param(96, 288, 4, id="many small")],
+)
 def test_03_a_worker_that_dies_after_its_marker_is_not_repeated_and_counted_once(
     kafka: Any,
     topic_name: str,

@@ -21,7 +21,7 @@ from fink_dask.lightcurves.points import SCHEMA, points_of
 from fink_dask.report.objects import show_objects
 from tests.alerts.made_up import AlertKind, made_up_alerts
 from tests.harness.cli import run_cli, transfer_arguments
-from tests.harness.oracle import fill_topic, fill_with
+from tests.harness.oracle import fill_topic
 from tests.harness.topics import own_topic, remove_topics
 
 pytestmark = pytest.mark.usefixtures("shared_dask")
@@ -51,7 +51,7 @@ def sent(request: pytest.FixtureRequest, kafka: Any, tmp_path_factory: pytest.Te
     for alert in alerts:
         objects[alert.get("objectId") or detection_of(alert)["diaObjectId"]].append(alert)
     with own_topic(kafka.bootstrap_servers, kind) as topic:
-        fill_with(kafka.bootstrap_servers, topic, kind, alerts, 2)
+        fill_topic(kafka.bootstrap_servers, topic, kind, len(alerts), partitions=2)
         done = run_cli(*transfer_arguments(kafka, topic, outdir, "-partitionby", "time"))
         assert done.returncode == 0, done.stderr
         yield Transferred(outdir, objects)

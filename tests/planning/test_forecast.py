@@ -86,7 +86,13 @@ def test_a_dry_run_says_it_in_words_and_as_json(kafka: Any, topic: str, oracle: 
 
 @pytest.mark.parametrize(
     "more",
-    [{}, {"columns": "objectId,candid"}, {"where": "magpsf < 17"}, {"partitionby": "finkclass"}, {"outformat": "avro"}],
+    [
+        {},
+        {"columns": "objectId,candid"},
+        {"where": "magpsf < 17"},
+        pytest.param({"partitionby": "finkclass"}, marks=pytest.mark.commands),
+        pytest.param({"outformat": "avro"}, marks=pytest.mark.commands),
+    ],
     ids=lambda more: "-".join(more) or "all",
 )
 def test_a_sample_tells_how_much_is_written(
