@@ -23,6 +23,8 @@ _SOUGHT = {"jd", "midpointMjdTai", "ra", "dec"}
 #: Bytes of a column that are compressed to see whether that pays off, and the share that must be left at most.
 _PROBE_BYTES = 2**18
 _WORTH = 0.9
+#: The level of zstd for bytes, which are pictures: with level 1, those of LSST take hardly less, and twice as long.
+_BYTES_LEVEL = -2
 #: Numbers and texts of a column that are looked at to see how they are best laid out; of fewer, it hardly matters.
 _PROBE_ROWS = 256
 #: Rows of which a column has 256 bytes of numbers: of fewer, a codec makes more rather than less, and each call of one
@@ -147,13 +149,14 @@ def write_options(schema: pa.Schema, compression: str, found: Findings) -> Mappi
     leaves = [columns.column(index) for index in range(len(columns))]
     floats = [leaf.path for leaf in leaves if leaf.physical_type in {"FLOAT", "DOUBLE"}]
     texts = [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"]
-    vain = {leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"} | {
-        path for path in floats if path.rpartition(".")[2] not in _SOUGHT or ".list." in path
-    }
+    strings = {leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"}
+    vain = strings | {path for path in floats if path.rpartition(".")[2] not in _SOUGHT or ".list." in path}
     bare = found.bare | ({leaf.path for leaf in leaves if _is_one_number(leaf)} if found.few else set())
+    pictures = strings - found.bare - set(texts) if compression == "zstd" else ()
     split = [] if compression == "none" else [path for path in floats if path not in found.whole | bare]
     return {
         "compression": {leaf.path: compression for leaf in leaves if leaf.path not in bare},
+        "compression_level": dict.fromkeys(sorted(pictures), _BYTES_LEVEL),
         "use_dictionary": [] if found.few else [path for path in texts if path not in found.unlike],
         "column_encoding": dict.fromkeys(split, "BYTE_STREAM_SPLIT") | {"kafka_offset": "DELTA_BINARY_PACKED"},
         "write_statistics": [leaf.path for leaf in leaves if leaf.path not in vain],
