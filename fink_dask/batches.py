@@ -1,51 +1,61 @@
-"""The records of a batch, before anything is decoded, and the memory that batches use again and again."""
+"""The records of a batch, before anything is decoded, and memory that is used again and again."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-_KEPT = 2
-
 #: Bytes of a value below which Python's own join is faster than one into memory that is reused.
 _FEW_BYTES = 4096
 
 
-class Memory:
-    """Pieces of memory for batches; a piece is free again when the last array in it is gone.
+def _with_huge_pages(size: int) -> npt.NDArray[np.uint8]:
+    """Return memory for batches, which differ a little in size; numpy asks for huge pages where it is large."""
+    return np.empty(size + size // 8, np.uint8)
 
-    It may be shared by threads: every step is one operation on a list.
+
+class Memory:
+    """Pieces of memory; a piece is free again when the last array in it is gone.
+
+    Asked for anew, all its pages would be cleared and mapped again, which takes as long as filling them.
+
+    `new`: makes a piece of at least so many bytes.
+    `kept`: how many pieces that are free are kept.
+
+    It may be shared by threads: every step is one operation on a dictionary.
     """
 
-    def __init__(self) -> None:
-        self._spare: list[npt.NDArray[np.uint8]] = []
+    def __init__(self, new: Callable[[int], npt.NDArray[np.uint8]] = _with_huge_pages, kept: int = 2) -> None:
+        self._new, self._kept = new, kept
+        self._spare: dict[int, npt.NDArray[np.uint8]] = {}
 
     def take(self, size: int) -> npt.NDArray[np.uint8]:
         """Return memory of any content.
 
         Returns: the memory, which is in use as long as this lives, or anything that numpy or Arrow makes of it.
         """
-        try:
-            piece = self._spare.pop()
-        except IndexError:
-            piece = np.empty(0, np.uint8)
-        # Batches differ a little in size; a piece that is far too large is not kept for small ones.
-        if not size <= len(piece) <= 4 * size + 2**20:
-            # numpy asks for huge pages where a piece is large.
-            piece = np.empty(size + size // 8, np.uint8)
+        piece = self._find(size)
         view = piece[:size]
         weakref.finalize(view, self._give_back, piece).atexit = False
         # A slice of an array refers to the array that has the memory, and would not keep the view.
         return np.frombuffer(pa.py_buffer(view), np.uint8)
 
+    def _find(self, size: int) -> npt.NDArray[np.uint8]:
+        for number, piece in list(self._spare.items()):
+            # One that is far too large is left to larger ones; another thread may have taken it meanwhile.
+            if size <= len(piece) <= 4 * size + 2**20 and self._spare.pop(number, None) is not None:
+                return piece
+        return self._new(size)
+
     def _give_back(self, piece: npt.NDArray[np.uint8]) -> None:
-        if len(self._spare) < _KEPT:
-            self._spare.append(piece)
+        self._spare[id(piece)] = piece
+        for number in list(self._spare)[: -self._kept]:
+            self._spare.pop(number, None)
 
 
 @dataclass(frozen=True, eq=False)

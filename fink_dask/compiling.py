@@ -18,7 +18,14 @@ try:
 except ImportError:  # numba does not promise it: then it is told nothing but what it promises
     DefaultOptions = None
 #: Files whose contents end up in compiled code.
-_SOURCES = ("compiling.py", "avro/kernels.py", "avro/operations.py", "kafka/copying.py", "kafka/records.py")
+_SOURCES = (
+    "compiling.py",
+    "avro/kernels.py",
+    "avro/appending.py",
+    "avro/operations.py",
+    "kafka/copying.py",
+    "kafka/records.py",
+)
 #: Whether numba checks the bounds of arrays; then this module checks those of columns, which numba does not know.
 _CHECKED = bool(numba.config.BOUNDSCHECK)
 

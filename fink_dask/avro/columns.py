@@ -10,15 +10,29 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fink_dask.avro.kernels import gather, measure
-from fink_dask.avro.operations import BITS, BYTES, DATA, ENDS, ITEMS, PLACES, SIZES, SLACK, SYMBOLS, TEXTS, VALID
+from fink_dask.avro.appending import append, begin, lay_out
+from fink_dask.avro.operations import (
+    ALIGNMENT,
+    BITS,
+    BYTES,
+    DATA,
+    ENDS,
+    ITEMS,
+    PIECES,
+    PLACES,
+    SIZES,
+    SLACK,
+    SYMBOLS,
+    TEXTS,
+    VALID,
+)
 from fink_dask.avro.program import Built, Program
+from fink_dask.batches import Memory
 from fink_dask.errors import FinkDaskError
 
 #: The greatest offset of Arrow that 32 bits hold.
 MAX_OFFSET = 2**31 - 1
-_ALIGNMENT = 64
-#: Bytes of a text and items of a list that there is room for at first, for each record.
+#: Items of a list that there is room for at first, for each record.
 _FEW = 16
 #: How much more room a batch is given than what its records so far take.
 _MARGIN = 1.25
@@ -30,10 +44,30 @@ _MOST, _GUESSED_BYTES = 4, 2**26
 _SWING, _SPARE = 1.65, 1024
 #: Bytes that the system gives at once, and those that a part takes beside what is in it.
 _PAGE, _PART_BYTES = 4096, 128
+#: Bytes of memory that is used again, as far as row groups are filled one after the other; less is soon made anew.
+_REUSED_BYTES = 2**20
 #: The parts of a column that are buffers of Arrow, after its validity.
 _BUFFERS = {BITS: (DATA,), ITEMS: (ENDS,), BYTES: (ENDS, TEXTS)}
 
+#: What is written is not what was measured: a mistake of this package.
+_DISAGREES = "the decoder disagrees with itself on the bytes of a batch: please report this"
+
 _Ints = npt.NDArray[np.int64]
+_Bytes = npt.NDArray[np.uint8]
+_NONE: _Bytes = np.frombuffer(b"", np.uint8)
+_NO_ROWS = np.zeros(0, np.int64)
+
+
+def _new(size: int) -> _Bytes:
+    """Return memory from Arrow's allocator.
+
+    It asks for no huge pages, of which what is not written to would take as much as the rest.
+    """
+    return np.frombuffer(pa.allocate_buffer(size), np.uint8)
+
+
+#: That of the row groups of this process: as many pieces as its threads are likely to need at once.
+_memory = Memory(_new, kept=4)
 
 
 class Shape:
@@ -50,7 +84,8 @@ class Shape:
 def _lengths(forms: _Ints, rows: _Ints, nullable: npt.NDArray[np.bool_]) -> _Ints:
     """Return the bytes of each part of columns with so many rows, without their texts, whose length varies."""
     bits = (rows + 7) // 8
-    values = np.where(forms > 0, forms, 0) * rows + bits * (forms == BITS) + 4 * rows * (forms == SYMBOLS)
+    widths = np.select([forms > 0, forms == SYMBOLS, forms == PIECES], [forms, 4, 8])
+    values = widths * rows + bits * (forms == BITS)
     ends = 4 * (rows + 1) * ((forms == ITEMS) | (forms == BYTES))
     return np.array([bits * nullable, values, ends, np.zeros_like(rows)])
 
@@ -58,7 +93,7 @@ def _lengths(forms: _Ints, rows: _Ints, nullable: npt.NDArray[np.bool_]) -> _Int
 def _spaces(lengths: _Ints) -> _Ints:
     """Return the bytes that parts take with what may be read and written beyond them; an empty part is none."""
     # One line of the cache more than needed: else all columns would begin in the same few places of it.
-    return np.where(lengths > 0, (lengths + SLACK + 2 * _ALIGNMENT - 1) & -_ALIGNMENT, 0)
+    return np.where(lengths > 0, (lengths + SLACK + 2 * ALIGNMENT - 1) & -ALIGNMENT, 0)
 
 
 def _enough(guess: npt.NDArray[np.floating[Any]], room: _Ints, needed: _Ints) -> _Ints:
@@ -79,21 +114,23 @@ class Scratch:
         self.room, self.used, self.before = (np.zeros(len(shape.lists), np.int64) for _ in range(3))
         #: Whether a column has a null.
         self.holes = np.zeros(len(shape.forms), np.uint8)
-        #: Of a record that did not fit: the bytes of each column, then the rows of each scope, that are too few.
-        self.needed = np.zeros(len(shape.forms) + len(shape.lists), np.int64)
+        #: Of a record that did not fit, the rows of each scope that are too few.
+        self.needed = np.zeros(len(shape.lists), np.int64)
+        #: The batch, of which the columns have pieces.
+        self.batch = _NONE
         self._columns = [np.flatnonzero(shape.scopes == scope) for scope in range(len(shape.lists))]
         self._slabs = [np.empty(0, np.uint8) for _ in self._columns]
         #: Bytes of each slab, at its beginning, that are the validity of columns.
         self._ones = [0 for _ in self._columns]
-        self._texts = {int(column): np.empty(0, np.uint8) for column in np.flatnonzero(shape.forms == BYTES)}
 
     @property
     def nbytes(self) -> int:
         """Bytes of all of it."""
-        return sum(map(len, self._slabs)) + sum(map(len, self._texts.values()))
+        return sum(map(len, self._slabs))
 
-    def begin(self, records: int) -> None:
-        """Make it empty, with room for so many records."""
+    def begin(self, batch: _Bytes, records: int) -> None:
+        """Make it empty, with room for so many records of a batch, which it keeps."""
+        self.batch = batch
         self.used[:] = 0
         self.holes[:] = 0
         for scope, room in enumerate(self.room.tolist()):
@@ -106,34 +143,19 @@ class Scratch:
             slab = self._slabs[self._shape.scopes[column]]
             start = int(self.table[column, DATA]) - slab.ctypes.data
             slab[start : start + int(self.table[column, SIZES + DATA])] = 0
-        for column, text in self._texts.items():
-            if not len(text):
-                self._make_text(column, _FEW * records + SLACK)
+
+    def end(self) -> None:
+        """Let go of the batch."""
+        self.batch = _NONE
 
     def grow(self, done: int, records: int) -> None:
         """Make room for a record that did not fit and, by what `done` of the records took, for those that follow."""
-        shape, columns = self._shape, np.array(list(self._texts), np.int64)
         ratio = _MARGIN * records / max(1, done) if self.nbytes < _GUESSED_BYTES else 0.0
-        spans = _spans(None, int(self.used[0]), len(shape.lists))
-        counts, sizes = np.zeros(len(shape.lists), np.int64), np.zeros(len(columns), np.int64)
-        measure(
-            self.table.reshape(-1), shape.forms, shape.scopes, shape.lists, columns, shape.symbols, spans, counts, sizes
-        )
-        rows = _enough(ratio * counts, self.room, self.needed[len(shape.forms) :])
+        rows = _enough(ratio * self.used, self.room, self.needed)
         # There is always room for the records.
         for scope in (np.flatnonzero(rows[1:] > self.room[1:]) + 1).tolist():
             self._make_scope(scope, int(rows[scope]))
-        room = self.table[columns, SIZES + TEXTS]
-        sizes = _enough(ratio * sizes, room, self.needed[columns])
-        for number in np.flatnonzero(sizes > room).tolist():
-            self._make_text(int(columns[number]), int(sizes[number]))
         self.needed[:] = 0
-
-    def _make_text(self, column: int, size: int) -> None:
-        old, new = self._texts[column], np.empty(size, np.uint8)
-        new[: len(old)] = old
-        self._texts[column] = new
-        self.table[column, TEXTS], self.table[column, SIZES + TEXTS] = new.ctypes.data, size
 
     def _make_scope(self, scope: int, rows: int) -> None:
         """Give the columns of a scope more room, and keep what they hold."""
@@ -172,16 +194,23 @@ class Taker:
         self.schema, self.shape, self.built = schema, shape, built
         self.wanted = np.array(sorted({column for each in built for column in each.columns()}), np.int64)
         self.numbers = {column: number for number, column in enumerate(self.wanted.tolist())}
-        # What are symbols where they were decoded are texts from here on.
+        # What becomes bytes where it is taken.
         forms = shape.forms[self.wanted]
-        self.forms = np.where(forms == SYMBOLS, BYTES, forms)
+        self.forms = np.where((forms == SYMBOLS) | (forms == PIECES), BYTES, forms)
         self.scopes, self.nullable = shape.scopes[self.wanted], shape.nullable[self.wanted]
-        #: Numbers of the columns with offsets, and for those of items the scope of these, else 0.
-        self.ended = np.flatnonzero((self.forms == BYTES) | (self.forms == ITEMS))
+        self.may_be_null = self.nullable.astype(np.uint8)
+        #: For columns of items the scope of these, else 0.
         self.items = np.zeros(len(self.wanted), np.int64)
-        for scope, column in enumerate(shape.lists[1:, 0].tolist(), 1):
-            if column in self.numbers:
-                self.items[self.numbers[column]] = scope
+        #: Of each scope, the column whose items it has and the scope of that, among those that were decoded, and among
+        #: these; -1 where it is not wanted.
+        self.lists, self.own_lists = shape.lists.copy(), shape.lists.copy()
+        for scope, column in enumerate(shape.lists[:, 0].tolist()):
+            number = self.own_lists[scope, 0] = self.numbers.get(column, -1)
+            if number >= 0:
+                self.items[number] = scope
+            else:
+                self.lists[scope, 0] = -1
+        self.everything = np.arange(len(self.wanted))
         #: How many parts the columns have, with one for their table, and what a row of each scope takes in them without
         #: its texts.
         lengths = _lengths(self.forms, np.full(len(self.wanted), 8), self.nullable)
@@ -206,9 +235,12 @@ class Columns:
         scopes, columns = len(taker.shape.lists), len(taker.wanted)
         #: rows, sizes, nulls: rows of each scope, bytes of each column's text, and its nulls.
         self._rows, self._sizes, self._nulls = (np.zeros(each, np.int64) for each in (scopes, columns, columns))
-        self._room, self._text_room = np.zeros(scopes, np.int64), np.zeros(columns, np.int64)
-        self._memory, self._starts = np.empty(0, np.uint8), np.zeros((PLACES // 2, columns), np.int64)
-        self._into = np.zeros((columns, PLACES), np.int64)
+        # What there is room for, and what was needed last.
+        self._room, self._text_room = np.full(scopes, -1), np.full(columns, -1)
+        self._needed, self._needed_sizes = np.zeros(scopes, np.int64), np.zeros(columns, np.int64)
+        self._memory = _NONE
+        # Where the parts of the columns are, and their bytes; and where the memory was when that was written.
+        self._into, self._address = np.zeros((columns, PLACES), np.int64), 0
         #: Bytes that it takes, but for the room that is left.
         self.nbytes = 0
 
@@ -219,26 +251,17 @@ class Columns:
         Raises FinkDaskError if a column is too large for its 32-bit offsets.
         """
         taker, shape = self.taker, self.taker.shape
-        spans = _spans(rows, int(scratch.used[0]), len(shape.lists))
-        counts, sizes = np.zeros(len(self._rows), np.int64), np.zeros(len(self._sizes), np.int64)
-        table, columns = scratch.table.reshape(-1), (shape.forms, shape.scopes)
-        measure(table, *columns, shape.lists, taker.wanted, shape.symbols, spans, counts, sizes)
-        counts, sizes = self._rows + counts, self._sizes + sizes
-        self._make_room(counts, sizes, most, share)
-        self._gather((table, *columns, scratch.holes, taker.wanted), spans)
-        self._rows, self._sizes = counts, sizes
-        last = self._memory.view(np.int32)[(self._starts[ENDS] // 4 + counts[taker.scopes])[taker.ended]]
-        if not np.array_equal(last, np.where(taker.items > 0, counts[taker.items], sizes)[taker.ended]):
-            # What is written is not what was measured: a mistake of this package.
-            raise FinkDaskError("the decoder disagrees with itself on the bytes of a batch: please report this")
+        source = scratch.batch, scratch.table.reshape(-1), shape.forms, shape.scopes, scratch.holes, taker.lists
+        self._add((*source, taker.wanted, int(scratch.used[0])), rows, most, share)
 
     def batch(self) -> pa.RecordBatch:
         """Return the rows; they keep the memory, and nothing may be appended as long as they are there."""
         taker = self.taker
         lengths = _lengths(taker.forms, self._rows[taker.scopes], self._nulls > 0)
         lengths[TEXTS] = self._sizes
+        starts = (self._into[:, :SIZES] - self._address).T
         taken = _Taken(
-            taker, pa.py_buffer(self._memory), self._starts.tolist(), lengths.tolist(), self._nulls.tolist(),
+            taker, pa.py_buffer(self._memory), starts.tolist(), lengths.tolist(), self._nulls.tolist(),
             self._rows.tolist(),
         )  # fmt: skip
         return pa.RecordBatch.from_arrays([taken.array(built) for built in taker.built], schema=taker.schema)
@@ -248,76 +271,85 @@ class Columns:
 
         Raises FinkDaskError if a column is too large for its 32-bit offsets.
         """
-        counts, sizes = self._rows + other._rows, self._sizes + other._sizes
-        self._make_room(counts, sizes, most, 1)
-        self._gather(*other._source())
-        self._rows, self._sizes = counts, sizes
+        self._add(other._source(), None, most, 1)
 
     def pack(self) -> pa.Buffer:
         """Return the memory without what room is left; the rows are gone until it is given back."""
-        self._move(self._rows, self._sizes)
-        packed, self._memory = pa.py_buffer(self._memory), np.empty(0, np.uint8)
+        self._move(self._rows.copy(), self._sizes.copy())
+        packed, self._memory = pa.py_buffer(self._memory), _NONE
         return packed
 
     def unpack(self, packed: bytes) -> None:
         """Take the memory back; it is only read."""
         self._memory = np.frombuffer(packed, np.uint8)
-        self._into[:, : PLACES // 2] = self._starts.T + self._memory.ctypes.data
+        self._into[:, :SIZES] += self._memory.ctypes.data - self._address
+        self._address = self._memory.ctypes.data
         self._room = np.zeros_like(self._rows)
 
-    def _source(self) -> tuple[tuple[npt.NDArray[Any], ...], _Ints]:
-        """Return what all rows are gathered from."""
-        taker, spans = self.taker, np.zeros((len(self._rows), 2), np.int64)
-        spans[:, 1] = self._rows
-        holes, everything = (self._nulls > 0).astype(np.uint8), np.arange(len(taker.wanted))
-        return (self._into.reshape(-1), taker.forms, taker.scopes, holes, everything), spans.ravel()
+    def _source(self) -> tuple[Any, ...]:
+        """Return what its rows are appended from, to other columns."""
+        taker, holes = self.taker, (self._nulls > 0).astype(np.uint8)
+        columns = self._into.reshape(-1), taker.forms, taker.scopes, holes, taker.own_lists, taker.everything
+        return (_NONE, *columns, int(self._rows[0]))
 
-    def _gather(self, source: tuple[npt.NDArray[Any], ...], spans: _Ints) -> None:
-        shape = self.taker.shape
-        gather(*source, shape.symbols, shape.letters, spans, self._into.reshape(-1), self._rows, self._nulls)
+    def _add(self, source: tuple[Any, ...], rows: _Ints | None, most: float, share: float) -> None:
+        """Append rows of a source, or all of them, where there is room for them; else make room first."""
+        while not self._append(source, rows):
+            self._make_room(most, share)
+        self.nbytes = self._bytes(self._rows, self._sizes)
 
-    def _make_room(self, rows: _Ints, sizes: _Ints, most: float, share: float) -> None:
-        """Make room for so many rows and bytes and, where there is too little, for those to come."""
+    def _append(self, source: tuple[Any, ...], rows: _Ints | None) -> bool:
+        taker, shape = self.taker, self.taker.shape
+        spans = np.empty(2 * len(self._rows) * (1 if rows is None else max(1, len(rows))), np.int64)
+        done = append(
+            *source, _NO_ROWS if rows is None else rows, int(rows is None), spans, shape.symbols, shape.letters,
+            taker.items, self._into.reshape(-1), self._room, self._text_room, self._rows, self._sizes, self._nulls,
+            self._needed, self._needed_sizes,
+        )  # fmt: skip
+        if done == -1:
+            raise ValueError("rows that are not there")
+        if done < 0:
+            raise FinkDaskError(_DISAGREES)
+        return bool(done)
+
+    def _bytes(self, rows: _Ints, sizes: _Ints) -> int:
+        return int(self.taker.widths @ rows) + int(sizes.sum()) + _PART_BYTES * self.taker.parts
+
+    def _make_room(self, most: float, share: float) -> None:
+        """Make room for what is needed, and for what is to come."""
+        taker, rows, sizes = self.taker, self._needed, self._needed_sizes
         if max(rows.max(), sizes.max(initial=0)) > MAX_OFFSET:
             raise FinkDaskError(
                 f"the records do not fit in one Arrow record batch: a column of over {MAX_OFFSET:,} bytes"
             )
-        taker = self.taker
-        self.nbytes = int(taker.widths @ rows) + int(sizes.sum()) + _PART_BYTES * taker.parts
-        if len(self._memory) and (rows <= self._room).all() and (sizes <= self._text_room).all():
-            return
+        nbytes = self._bytes(rows, sizes)
         room, text_room = rows.astype(np.float64), sizes.astype(np.float64)
         # Memory that is not written to takes none, but whole pages: of a few rows, room for all that may come would
         # take many times as much as they do.
-        if most > self.nbytes >= _PAGE * taker.parts:
-            more = max(1.0, min(_SWING * share, 1) * _MARGIN * most / self.nbytes)
+        if most > nbytes >= _PAGE * taker.parts:
+            more = max(1.0, min(_SWING * share, 1) * _MARGIN * most / nbytes)
             room *= more
             # Of lists and of rare texts, the first rows tell less.
             room[1:] *= _MARGIN
             text_room += (more - 1) * text_room + most / _SPARE
         else:
-            room, text_room = (each * max(1.0, min(2.0, most / self.nbytes)) for each in (room, text_room))
-        self._move(np.ceil(room).astype(np.int64), np.ceil(text_room).astype(np.int64))
+            room, text_room = (each * max(1.0, min(2.0, most / nbytes)) for each in (room, text_room))
+        self._move(*(np.minimum(np.ceil(each), MAX_OFFSET).astype(np.int64) for each in (room, text_room)))
 
     def _move(self, room: _Ints, text_room: _Ints) -> None:
         """Move to memory with so much room."""
-        taker = self.taker
-        source, spans = self._source()
-        lengths = _lengths(taker.forms, room[taker.scopes], taker.nullable)
-        lengths[TEXTS] = np.where(taker.forms == BYTES, text_room + SLACK, 0)
-        spaces = _spaces(lengths)
-        stops = np.cumsum(spaces).reshape(spaces.shape)
-        kept, self._starts, self._room, self._text_room = self._memory, stops - spaces, room, text_room
-        # Arrow's allocator asks for no huge pages, of which what is not written to would take as much as the rest.
-        self._memory = memory = np.frombuffer(pa.allocate_buffer(int(stops[-1, -1]) if stops.size else 0), np.uint8)
-        memory[: int(stops[VALID, -1]) if stops.size else 0] = 255
-        memory.view(np.int32)[self._starts[ENDS][taker.ended] // 4] = 0
-        self._into = np.ascontiguousarray(np.concatenate([self._starts + memory.ctypes.data, lengths]).T)
+        taker, source, kept = self.taker, self._source(), self._memory
+        self._into, self._room, self._text_room = np.empty_like(self._into), room, text_room
+        into = self._into.reshape(-1)
+        size = lay_out(taker.forms, taker.scopes, taker.may_be_null, room, text_room, into)
+        self._memory = _memory.take(size) if size >= _REUSED_BYTES else _new(size)
+        self._address = self._memory.ctypes.data
+        begin(taker.forms, into, self._address)
         if len(kept):
-            rows, nulls = self._rows, self._nulls
-            self._rows, self._nulls = np.zeros_like(rows), np.zeros_like(nulls)
-            self._gather(source, spans)
-            self._rows = rows
+            for each in (self._rows, self._sizes, self._nulls):
+                each[:] = 0
+            if not self._append(source, None):
+                raise FinkDaskError(_DISAGREES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,18 +385,3 @@ class _Taken:
 
     def _buffer(self, part: int, number: int) -> pa.Buffer:
         return self.memory.slice(self.starts[part][number], self.lengths[part][number])
-
-
-def _spans(rows: _Ints | None, count: int, scopes: int) -> _Ints:
-    """Return where stretches of rows begin, then where they end, and room for the same of the items of each list."""
-    begins, ends = np.zeros(1, np.int64), np.array([count])
-    if rows is not None:
-        breaks = np.flatnonzero(rows[1:] - rows[:-1] != 1)
-        begins, ends = rows[:1], rows[-1:] + 1
-        if len(breaks):
-            begins, ends = np.concatenate([begins, rows[breaks + 1]]), np.concatenate([rows[breaks] + 1, ends])
-        if len(rows) and not 0 <= begins.min() < ends.max() <= count:
-            raise ValueError("rows that are not there")
-    spans = np.zeros((scopes, 2, len(begins)), np.int64)
-    spans[0] = begins, ends
-    return spans.ravel()

@@ -105,7 +105,7 @@ class Decoder(Protocol):
 class Decoding:
     """A batch that has been decoded, until its rows have been taken.
 
-    `positions`: where each record that can be a row was in the batch.
+    It keeps the batch. `positions`: where each record that can be a row was in it.
     `bad`: the records that can't be decoded, in order of their index.
     """
 
@@ -197,6 +197,8 @@ class ColumnarDecoder:
         if not len(offsets) or offsets[0] < 0 or offsets[-1] > len(data) or (np.diff(offsets) < 0).any():
             raise ValueError("the offsets of the values do not fit their bytes")
         check_size(int(offsets[-1] - offsets[0]))
+        data = data[offsets[0] : offsets[-1]]
+        offsets -= offsets[0]
         begins, ends = offsets[:-1], offsets[1:]
         failed = np.full(len(begins), -1, np.int64)
         if missing is not None:
@@ -222,7 +224,7 @@ class ColumnarDecoder:
             scratch = self._spare.pop()
         except IndexError:
             scratch = Scratch(self._shape)
-        scratch.begin(len(begins))
+        scratch.begin(data, len(begins))
         stacks = [np.empty(MAX_LOOPS, np.int64) for _ in range(3)]
         done = 0
         while True:
@@ -236,6 +238,7 @@ class ColumnarDecoder:
             scratch.grow(done, len(begins))
 
     def _give_back(self, scratch: Scratch) -> None:
+        scratch.end()
         if len(self._spare) < _KEPT and scratch.nbytes <= _KEPT_BYTES:
             self._spare.append(scratch)
 

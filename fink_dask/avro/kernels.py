@@ -1,10 +1,10 @@
 """The loops that numba compiles, once, where a user can be told.
 
-`decode` judges the bytes of every record and writes its values as it goes, laid out as Arrow does; what it wrote of a
-bad record is undone. `measure` and `gather` put rows that are wanted into memory of their own.
+`decode` judges the bytes of every record and writes its values as it goes, laid out as Arrow does but for texts,
+of which it notes where they are; what it wrote of a bad record is undone. `fink_dask.avro.appending` takes rows out.
 """
 
-# ruff: noqa: PLR1714, SIM109 - numba compiles a comparison, but searches a tuple
+# ruff: noqa: PLR1714, SIM109 - numba compiles a comparison and a loop, but searches a tuple and makes objects
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import time
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from fink_dask.avro import appending
+from fink_dask.avro.appending import Bytes, Ints, place
 from fink_dask.avro.operations import (
     BITS,
     BLOCKS,
     BOOLEAN,
-    BYTES,
     CHOICE,
     CODE,
     COLUMN,
@@ -36,23 +36,20 @@ from fink_dask.avro.operations import (
     LONG,
     NEXT,
     NO_UNION,
-    NOTHING,
     NULL,
     NULL_BYTE,
+    PIECES,
     PLACES,
     RECORD,
     REPEAT,
-    SIZES,
     SKIP_BOOLEAN,
     SKIP_DECIMAL,
     SKIP_FIXED,
     SKIP_NUMBER,
     SKIP_TEXT,
-    SLACK,
     SYMBOL,
     SYMBOLS,
     TEXT,
-    TEXTS,
     VALID,
     VALUE_BYTE,
     A,
@@ -69,39 +66,20 @@ from fink_dask.compiling import (
     load_int32,
     load_int64,
     move,
-    ones,
     peek_byte,
     peek_int32,
-    peek_int64,
-    places,
     poke_byte,
     poke_int32,
     poke_int64,
     span,
 )
 
-Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
-
-place = places(PLACES, SIZES)
 _HIGH_BITS = -0x7F7F7F7F7F7F7F80
 _WITHOUT_SIGN = 0x7FFFFFFFFFFFFFFF
 #: What `_read` returns where a record does not fit in the columns.
 _FULL = -(2**62)
 #: Numbers of an operation.
 _FIELDS = B + 1
-#: Bits that are moved at once: with seven more before them they fit in eight bytes.
-_MOVED_BITS = 56
-
-
-@inlined
-def copy(into: int, buffer: Bytes, at: int, size: int) -> None:
-    """Copy bytes to an address behind which there is `SLACK`."""
-    if size <= SLACK and at + SLACK <= buffer.size:
-        poke_int64(into, load_int64(buffer, at))
-        poke_int64(into + 8, load_int64(buffer, at + 8))
-    else:
-        move(into, span(buffer, at, size), size)
 
 
 @inlined
@@ -224,14 +202,14 @@ def _mark_null(table: Ints, holes: Bytes, column: int, row: int) -> None:
 def _leave_empty(table: Ints, forms: Ints, column: int, row: int) -> None:
     """Write what lies beneath a null."""
     form = load_int64(forms, column)
-    if form == 8:
+    if form == 8 or form == PIECES:
         poke_int64(place(table, column, DATA, 8 * row, 8), 0)
     elif form == 4 or form == SYMBOLS:
         poke_int32(place(table, column, DATA, 4 * row, 4), 0)
     elif form > 0:
         for index in range(form):
             poke_byte(place(table, column, DATA, form * row + index, 1), 0)
-    elif form == BYTES or form == ITEMS:
+    elif form == ITEMS:
         ends = place(table, column, ENDS, 4 * row, 8)
         poke_int32(ends + 4, peek_int32(ends))
 
@@ -245,8 +223,8 @@ def _read(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
     """Read one record into a row; returns where it ends, `_FULL`, or -1 minus the place where it is damaged."""
     pc = 0
     depth = -1
-    # A record that does not fit is read to its end, so that everything that it needs is known at once: its texts are
-    # only counted, and its items share the row behind those that there is room for.
+    # A record that does not fit is read to its end, so that everything that it needs is known at once: its items share
+    # the row behind those that there is room for.
     is_full = False
     while True:
         code = load_int64(ops, _FIELDS * pc + CODE)
@@ -290,25 +268,20 @@ def _read(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
                 at += 4
         elif code == TEXT:
             for column in range(first, stop):
-                ends = place(table, column, ENDS, 4 * row, 8)
-                begin = peek_int32(ends)
+                into = place(table, column, DATA, 8 * row, 8)
                 if value_byte >= 0:
                     is_null, at = read_branch(buffer, at, end, value_byte, null_byte)
                     if is_null != 0:
                         if is_null < 0:
                             return -1 - at
                         _mark_null(table, holes, column, row)
-                        poke_int32(ends + 4, begin)
+                        poke_int64(into, 0)
                         continue
                 size, after = read_size(buffer, at, end)
                 if after < 0 or (low and not is_utf8(buffer, after, size)):
                     return -1 - at
-                if begin + size + SLACK > load_int64(table, PLACES * column + SIZES + TEXTS):
-                    needed[column] = begin + size + SLACK
-                    is_full = True
-                else:
-                    copy(place(table, column, TEXTS, begin, size + SLACK), buffer, after, size)
-                poke_int32(ends + 4, begin + size)
+                poke_int32(into, after)
+                poke_int32(into + 4, size)
                 at = after + size
         elif code == INT or code == LONG or code == SYMBOL:
             for column in range(first, stop):
@@ -395,7 +368,7 @@ def _read(  # noqa: PLR0911, PLR0912, PLR0915 - one loop over one table
                 if first >= 0:
                     used[low] += count
                     if used[low] > room[low]:
-                        needed[forms.size + low] = used[low]
+                        needed[low] = used[low]
                         row, is_full = min(row, room[low]), True
                 left[depth] = count
                 next_pc = load_int64(ops, _FIELDS * pc + JUMP)
@@ -521,117 +494,15 @@ def decode(
     return begins.size
 
 
-@compiled
-def measure(
-    table: Ints, forms: Ints, scopes: Ints, lists: Ints, wanted: Ints, symbols: Ints, spans: Ints, counts: Ints,
-    sizes: Ints,
-) -> None:  # fmt: skip
-    """Follow spans of records into the lists; count the rows of each scope, and the bytes of each wanted column."""
-    many = spans.size // (2 * counts.size)
-    for scope in range(counts.size):
-        column, outer = lists[scope, 0], 2 * many * lists[scope, 1]
-        for index in range(2 * many):
-            if scope > 0:
-                end = place(table, column, ENDS, 4 * load_int64(spans, outer + index), 4)
-                spans[2 * many * scope + index] = peek_int32(end)
-            row = load_int64(spans, 2 * many * scope + index)
-            counts[scope] += row if index >= many else -row
-    for number in range(wanted.size):
-        column = wanted[number]
-        first = 2 * many * scopes[column]
-        for index in range(first, first + many):
-            low, high = load_int64(spans, index), load_int64(spans, index + many)
-            if forms[column] == BYTES:
-                ends = place(table, column, ENDS, 4 * low, 4 * (high - low) + 4)
-                sizes[number] += peek_int32(ends + 4 * (high - low)) - peek_int32(ends)
-            elif forms[column] == SYMBOLS:
-                for row in range(low, high):
-                    symbol = peek_int32(place(table, column, DATA, 4 * row, 4))
-                    sizes[number] += symbols[symbol + 1] - symbols[symbol]
-
-
-@inner
-def _gather_bits(table: Ints, column: int, part: int, low: int, into: Ints, number: int, at: int, count: int) -> Any:
-    """Copy bits; returns how many of them are 0."""
-    source = place(table, column, part, low >> 3, ((low & 7) + count + 7) >> 3) - (low >> 3)
-    target = place(into, number, part, at >> 3, ((at & 7) + count + 7) >> 3) - (at >> 3)
-    zeros = count
-    while count > 0:
-        size = min(count, _MOVED_BITS)
-        mask = (1 << size) - 1
-        bits = (peek_int64(source + (low >> 3)) >> (low & 7)) & mask
-        byte = target + (at >> 3)
-        poke_int64(byte, (peek_int64(byte) & ~(mask << (at & 7))) | (bits << (at & 7)))
-        zeros -= ones(bits)
-        low, at, count = low + size, at + size, count - size
-    return zeros
-
-
-@compiled
-def gather(  # noqa: PLR0912 - one loop over the columns
-    table: Ints, forms: Ints, scopes: Ints, holes: Bytes, wanted: Ints, symbols: Ints, letters: Bytes, spans: Ints,
-    into: Ints, filled: Ints, nulls: Ints,
-) -> None:  # fmt: skip
-    """Append spans of rows to the wanted columns in other memory, which have `filled` rows of each scope."""
-    many = spans.size // (2 * filled.size)
-    for number in range(wanted.size):
-        column = wanted[number]
-        form, has_holes, at = forms[column], holes[column] != 0, filled[scopes[column]]
-        first = 2 * many * scopes[column]
-        for index in range(first, first + many):
-            low = load_int64(spans, index)
-            count = load_int64(spans, index + many) - low
-            if has_holes:
-                nulls[number] += _gather_bits(table, column, VALID, low, into, number, at, count)
-            if form > 0:
-                source = place(table, column, DATA, form * low, form * count)
-                target = place(into, number, DATA, form * at, form * count)
-                if form * count == 8:
-                    poke_int64(target, peek_int64(source))
-                elif form * count == 4:
-                    poke_int32(target, peek_int32(source))
-                else:
-                    move(target, source, form * count)
-            elif form == BITS:
-                _gather_bits(table, column, DATA, low, into, number, at, count)
-            elif form == SYMBOLS:
-                end = peek_int32(place(into, number, ENDS, 4 * at, 4))
-                for row in range(count):
-                    symbol = peek_int32(place(table, column, DATA, 4 * (low + row), 4))
-                    size = symbols[symbol + 1] - symbols[symbol]
-                    move(place(into, number, TEXTS, end, size), span(letters, symbols[symbol], size), size)
-                    end += size
-                    poke_int32(place(into, number, ENDS, 4 * (at + row + 1), 4), end)
-            elif form != NOTHING:
-                source = place(table, column, ENDS, 4 * low, 4 * count + 4)
-                target = place(into, number, ENDS, 4 * at, 4 * count + 4)
-                begin, end = peek_int32(source), peek_int32(target)
-                for row in range(4, 4 * count + 4, 4):
-                    poke_int32(target + row, peek_int32(source + row) + end - begin)
-                if form == BYTES:
-                    size = peek_int32(source + 4 * count) - begin
-                    source, target = place(table, column, TEXTS, begin, size), place(into, number, TEXTS, end, size)
-                    if size <= SLACK:
-                        poke_int64(target, peek_int64(source))
-                        poke_int64(target + 8, peek_int64(source + 8))
-                    else:
-                        move(target, source, size)
-            at += count
-
-
 def _examples() -> tuple[tuple[Any, tuple[Any, ...]], ...]:
     """Return what is compiled, with arguments of the only types that it is ever called with."""
     read_only = np.zeros(1, np.uint8)
     read_only.flags.writeable = False
     ints, table, letters = np.zeros(0, np.int64), np.zeros((0, 8), np.int64), np.zeros(0, np.uint8)
-    columns = (ints, ints, table)
+    tables = (ints, ints, letters, ints, ints, table)
     return (
-        (
-            decode,
-            (read_only, ints, ints, 0, ints, 0, ints, ints, letters, *columns, *4 * (ints,), letters, *4 * (ints,)),
-        ),
-        (measure, (ints, *columns, ints, ints, ints, np.zeros(1, np.int64), ints)),
-        (gather, (ints, ints, ints, letters, ints, ints, letters, ints, ints, np.zeros(1, np.int64), ints)),
+        (decode, (read_only, ints, ints, 0, ints, 0, *tables, *4 * (ints,), letters, *4 * (ints,))),
+        *appending.examples(),
     )
 
 

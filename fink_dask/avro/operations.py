@@ -34,10 +34,11 @@ VALID, DATA, ENDS, TEXTS = range(4)
 #: Numbers of a column in a table of places: the address of each part and, from `SIZES` on, the bytes of each.
 PLACES, SIZES = 8, 4
 #: What a column holds, where it is not values of so many bytes: nothing but its validity, bits, the offsets of items,
-#: bytes of any length, and symbols, which become their text only where they are taken.
-NOTHING, BITS, ITEMS, BYTES, SYMBOLS = 0, -1, -2, -3, -4
-#: Bytes beyond a part of a column that may be read and written with it.
-SLACK = 16
+#: bytes of any length; and what becomes such bytes only where it is taken: symbols, and pieces of the batch, of which
+#: it has the place and the length.
+NOTHING, BITS, ITEMS, BYTES, SYMBOLS, PIECES = 0, -1, -2, -3, -4, -5
+#: Bytes beyond a part of a column that may be read and written with it, and those that its address is a multiple of.
+SLACK, ALIGNMENT = 16, 64
 #: Bytes of a decimal's limit.
 LIMIT_BYTES = 32
 #: Levels of arrays and maps inside each other; no schema has more.

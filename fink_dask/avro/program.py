@@ -179,7 +179,7 @@ class Program:
             code, form = _WIDTHS[kind]
             a = form
         elif kind in _WORDS:
-            code, form, skip, a = op.TEXT, op.BYTES, op.SKIP_TEXT, _WORDS[kind]
+            code, form, skip, a = op.TEXT, op.PIECES, op.SKIP_TEXT, _WORDS[kind]
         elif kind == "boolean":
             code, form, skip = op.BOOLEAN, op.BITS, op.SKIP_BOOLEAN
         elif kind == "enum":

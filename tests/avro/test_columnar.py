@@ -103,7 +103,8 @@ def test_the_bounds_checking_of_the_test_above_sees_every_kind_of_read(tmp_path:
     file = tmp_path / "reads.py"
     file.write_text(
         "import numpy as np\n"
-        "from fink_dask.avro.kernels import place, read_long\n"
+        "from fink_dask.avro.appending import place\n"
+        "from fink_dask.avro.kernels import read_long\n"
         "from fink_dask.compiling import compiled, load_byte, load_int32, load_int64, span\n"
         "data, into = np.zeros(20, np.uint8), np.zeros(64, np.uint8)\n"
         "table = np.array([into.ctypes.data, 0, 0, 0, 30, 0, 0, 0])\n"
@@ -369,13 +370,15 @@ def test_what_one_large_record_takes_is_not_expected_of_all_where_memory_is_larg
     growth: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(arena, "_GUESSED_BYTES", 2**19)
-    schema = schema_of(record_of({"type": "array", "items": ["null", "double"]}, *["string"] * 10))
-    empty = [""] * 10
-    texts = [empty, *(["t" * 2**18 if each == number else "" for each in range(10)] for number in range(10))]
-    rows = [{"f0": [None] * (20_000 if not number else 1)} for number in range(11)]
+    lists = [{"type": "array", "items": "double"}] * 10
+    schema = schema_of(record_of({"type": "array", "items": ["null", "double"]}, *lists))
     values = [
-        encode(schema.document, row | {f"f{index + 1}": text for index, text in enumerate(texts[number])})
-        for number, row in enumerate(rows)
+        encode(
+            schema.document,
+            {"f0": [None] * (1 if number else 20_000)}
+            | {f"f{each}": [0.5] * (2**15 if each == number else 0) for each in range(1, 11)},
+        )
+        for number in range(11)
     ]
     found = ColumnarDecoder(schema).decode([*values, *[b"\0" * 11] * 5000])
     assert found.bad == ()
@@ -437,15 +440,20 @@ def test_nothing_is_compiled_again_for_offsets_and_bytes_of_another_kind(kind: t
     assert len(decode.signatures) == 1
 
 
-def test_rows_that_are_still_held_are_not_overwritten_by_the_next_batch() -> None:
-    schema = schema_of({"type": "record", "name": "r", "fields": [{"name": "a", "type": "bytes"}]})
+@pytest.mark.parametrize("size", [2**14, 2**20])
+def test_rows_that_are_still_held_are_not_overwritten_by_the_next_batch(size: int) -> None:
+    schema = schema_of(record_of("bytes"))
     decoder = ColumnarDecoder(schema)
     held = []
     for number in range(6):
-        value = b"\x80\x80\x02" + bytes([number]) * 16384
-        held.append(decoder.decode([value] * 3).rows.column("a").slice(1, 1))
-        decoder.decode([value[:3] + b"\xff" * 16384] * 3)
-    assert [column[0].as_py() for column in held] == [bytes([number]) * 16384 for number in range(6)]
+        values = [encode(schema.document, {"f0": bytes([each]) * size}) for each in (number, 255)]
+        held.append(decoder.decode(values[:1] * 3).rows.column("f0").slice(1, 1))
+        places = [decoder.decode(values[1:] * 3).rows.column("f0").buffers()[-1].address for _ in range(2)]
+    assert [column[0].as_py() for column in held] == [bytes([number]) * size for number in range(6)]
+    if size == 2**20:
+        assert places[0] == places[1], (
+            "each row group's memory is cleared and mapped anew, which takes as long as filling it"
+        )
 
 
 def test_memory_is_not_used_again_as_long_as_anything_is_made_of_it() -> None:

@@ -72,12 +72,12 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
             "tests/kafka/test_reader_events.py",
         ),
     },
-    "decoder": {f"fink_dask/avro/{name}.py": _DECODER for name in ("columns", "kernels", "decoder")}
+    "decoder": {f"fink_dask/avro/{name}.py": _DECODER for name in ("columns", "kernels", "appending", "decoder")}
     | {"fink_dask/compiling.py": _DECODER},
 }
 
 #: Those that numba compiles, and those whose tests need a Kafka.
-COMPILED = ("fink_dask/avro/kernels.py", "fink_dask/compiling.py")
+COMPILED = ("fink_dask/avro/kernels.py", "fink_dask/avro/appending.py", "fink_dask/compiling.py")
 WITH_KAFKA = {*AREAS["reader"]}
 
 #: What is loaded before all tests.
