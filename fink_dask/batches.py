@@ -46,7 +46,8 @@ class Memory:
         return np.frombuffer(pa.py_buffer(view), np.uint8)
 
     def _find(self, size: int) -> npt.NDArray[np.uint8]:
-        for number, piece in list(self._spare.items()):
+        # A list of pairs is not made at once: each pair may have Python collect garbage, and that gives pieces back.
+        for number, piece in self._spare.copy().items():
             # One that is far too large is left to larger ones; another thread may have taken it meanwhile.
             if size <= len(piece) <= 4 * size + 2**20 and self._spare.pop(number, None) is not None:
                 return piece

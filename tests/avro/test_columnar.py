@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -465,6 +466,27 @@ def test_memory_is_not_used_again_as_long_as_anything_is_made_of_it() -> None:
     del first, inside
     memory.take(3 * 4096)[:] = 2
     assert buffer.to_pybytes() == b"\1\1\1"
+
+
+def test_memory_can_be_given_back_at_any_moment_while_another_piece_is_looked_for() -> None:
+    memory = Memory(kept=4)
+    threshold = gc.get_threshold()
+    for allocations in range(1, 20):
+        gc.collect()
+        gc.disable()
+        garbage: list[object] = [memory.take(5000)]
+        garbage.append(garbage)
+        held = [memory.take(size) for size in (1000, 1001, 1002)]
+        del held, garbage
+        # Python keeps pairs to use them again, and collects garbage only where it makes new ones.
+        pairs = [(number, -number) for number in range(3000)]
+        gc.set_threshold(gc.get_count()[0] + allocations)
+        gc.enable()
+        try:
+            memory.take(10**7)
+        finally:
+            gc.set_threshold(*threshold)
+        del pairs
 
 
 def test_a_column_beyond_the_reach_of_its_offsets_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
