@@ -4,7 +4,7 @@
 of which it notes where they are; what it wrote of a bad record is undone. `fink_dask.avro.appending` takes rows out.
 """
 
-# ruff: noqa: PLR1714, SIM109 - numba compiles a comparison and a loop, but searches a tuple and makes objects
+# ruff: noqa: PLR1714, SIM109 - numba compiles a comparison, but searches a tuple
 
 from __future__ import annotations
 

@@ -98,8 +98,6 @@ LIBRARIES = (
 
 #: Changes that nobody could notice, and why.
 EQUIVALENT = {
-    "fink_dask/avro/columns.py Scratch.grow: 1 → 2 #1": "numpy takes any negative length for what is left",
-    "fink_dask/avro/columns.py Scratch.__init__: 0 → 1 #2": "a text gets its room when the first one needs it",
     "fink_dask/avro/columns.py Scratch._make_scope: 1 → 2": "a row more of memory than there has to be",
     "fink_dask/avro/columns.py _enough: 0 → 1": "what does not fit takes more than one",
     "fink_dask/compiling.py _peeks: True → False": "what is read is a place, a length, or copied as it is",
