@@ -142,7 +142,7 @@ class Arrived:
     record_bytes: int = 0
     #: The same of all records that were in these responses, wanted or not.
     unpacked_bytes: int = 0
-    #: Seconds for which brokers made it wait, by a quota, in the last half second.
+    #: Seconds for which brokers have made it wait, by a quota.
     throttled_s: float = 0.0
     #: The shortest time that any response took.
     round_trip_s: float = 0.0
@@ -359,7 +359,9 @@ class Connection:
             ),
             timeouts=sum(broker.get("req_timeouts", 0) for broker in brokers),
             next_offsets={place: each.get("next_offset", -1) for place, each in places.items()},
-            throttled_s=max((broker.get("throttle", {}).get("max", 0) for broker in brokers), default=0) / 1000,
+            # Each statement has what came since the one before, and whoever looks now and then meets few of them.
+            throttled_s=self.arrived.throttled_s
+            + sum(broker.get("throttle", {}).get("sum", 0) for broker in brokers) / 1000,
         )
 
 

@@ -294,8 +294,8 @@ class RangeReader:
 
     @property
     def throttled_s(self) -> float:
-        """Seconds for which a quota of the broker's has just made it wait."""
-        return self._stated.throttled_s
+        """Seconds for which a quota of the brokers' has made it wait."""
+        return self._stated.throttled_s - self._before.throttled_s
 
     @property
     def expansion(self) -> float:

@@ -116,7 +116,7 @@ class RangeProgress:
     quiet_s: float = 0.0
     #: Whether it waits until the line has room for it: it has asked Kafka for nothing yet.
     waits: bool = False
-    #: Seconds for which a quota of Kafka's has just made it wait.
+    #: Seconds for which a quota of Kafka's has made it wait.
     throttled_s: float = 0.0
     #: Bytes of records for a byte on the line.
     expansion: float = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import subprocess
@@ -364,6 +365,13 @@ def test_a_stop_does_not_wait_for_a_broker_that_does_not_say_where_a_topic_is() 
     assert not consumer.answers.is_set()
     consumer.answers.set()
     connection.close()
+
+
+def test_a_quota_that_held_a_range_back_is_known_to_whoever_looks_later() -> None:
+    with open_connection(SETTINGS) as connection:
+        for milliseconds in (0, 2000, 500, 0):  # each of the last half second
+            connection._state(json.dumps({"brokers": {"kafka:9092/1": {"throttle": {"sum": milliseconds}}}}))
+        assert connection.arrived.throttled_s == 2.5
 
 
 def test_a_name_that_stands_for_no_address_is_said_in_plain_words() -> None:
