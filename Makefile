@@ -104,7 +104,7 @@ screenshots: venv  ## Make the pictures in docs/ anew: dashboard, report and ter
 	@FINK_DASK_TEST_PICTURES=docs $(BIN)/python -m pytest -q --target=browser tests/dashboard/test_dashboard.py \
 	  tests/dashboard/test_dashboard_size.py tests/report/test_report.py tests/docs/test_terminal.py
 
-bench: venv  ## Measure against fink-client and Spark (BENCH_ARGS="--scale small" for some minutes); an hour
+bench: venv  ## Measure against fink-client, Spark and Flink (BENCH_ARGS="--scale small" for some minutes); an hour
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 bench-links: venv  ## Measure over slow, far and lossy links (BENCH_ARGS="--resume"); as root; 90 minutes

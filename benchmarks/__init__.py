@@ -1,1 +1,1 @@
-"""Measure fink-dask beside Fink's own client, Spark and the bare drain of Kafka: ``make bench``."""
+"""Measure fink-dask beside Fink's own client, Spark, Flink and the bare drain of Kafka: ``make bench``."""

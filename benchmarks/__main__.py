@@ -41,7 +41,7 @@ from tests.harness.kafka_install import HarnessError
 @click.option("--resume", is_flag=True, help="Go on with the benchmark whose results are there.")
 @click.option("--draw-only", is_flag=True, help="Measure nothing; draw the results that are there.")
 def main(scale: str, runs: int | None, only: tuple[str, ...], out: Path | None, resume: bool, draw_only: bool) -> None:
-    """Measure fink-dask, what it was before, Fink's own client, Spark and two drains, in one run and by turns."""
+    """Measure fink-dask, what it was before, Fink's own client, Spark, Flink and two drains in one run, by turns."""
     signal.signal(signal.SIGTERM, _interrupt)
     out = out or (CACHE / "small" if scale == "small" else ROOT / "docs")
     out.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,13 @@ from typing import Literal
 
 from tests.alerts.made_up import AlertKind
 
-Contestant = Literal["fink-dask", "before", "fink-client", "spark", "raw-drain", "kafkarrow"]
+Contestant = Literal["fink-dask", "before", "fink-client", "spark", "flink", "raw-drain", "kafkarrow"]
 FINK_DASK: Contestant = "fink-dask"
 #: This project as it was before its hot path was made anew.
 BEFORE: Contestant = "before"
 FINK_CLIENT: Contestant = "fink-client"
 SPARK: Contestant = "spark"
+FLINK: Contestant = "flink"
 RAW_DRAIN: Contestant = "raw-drain"
 KAFKARROW: Contestant = "kafkarrow"
 #: Those that read a topic and make no dataset of it.
@@ -39,11 +40,11 @@ KINDS = {
 PEERS: dict[str, tuple[Contestant, ...]] = {
     "light_s": (FINK_CLIENT,),
     "light_m": (FINK_CLIENT,),
-    "light_l": (BEFORE, SPARK, RAW_DRAIN, KAFKARROW),
+    "light_l": (BEFORE, SPARK, FLINK, RAW_DRAIN, KAFKARROW),
     "ztf_s": (FINK_CLIENT,),
-    "ztf_l": (BEFORE, FINK_CLIENT, SPARK, RAW_DRAIN, KAFKARROW),
+    "ztf_l": (BEFORE, FINK_CLIENT, SPARK, FLINK, RAW_DRAIN, KAFKARROW),
     "lsst_s": (FINK_CLIENT,),
-    "lsst_l": (BEFORE, FINK_CLIENT, SPARK, RAW_DRAIN, KAFKARROW),
+    "lsst_l": (BEFORE, FINK_CLIENT, SPARK, FLINK, RAW_DRAIN, KAFKARROW),
 }
 #: A drain is a yardstick: the best of two is as fast as it goes.
 _DRAINS = 2
@@ -105,7 +106,7 @@ class Turn:
     #: Key of the topic.
     topic: str
     contestant: Contestant
-    #: consumers, batchsize: with what; a batch size is nothing to Spark and to the drain.
+    #: consumers, batchsize: with what; a batch size is nothing to engines and to drains.
     consumers: int
     batchsize: int
     repetition: int

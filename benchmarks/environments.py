@@ -19,17 +19,28 @@ CACHE = ROOT / ".cache" / "benchmarks"
 FINK_CLIENT = "12.3.0"
 # Its connectors are on Maven Central, and it runs on Java 17.
 SPARK = "4.2.0"
+# So are Flink's; that for Kafka has versions of its own, and the newest is built for Flink 2.2.
+FLINK, FLINK_KAFKA = "2.3.0", "5.0.0-2.2"
 MATPLOTLIB = "3.9"
 KAFKARROW, PYRUHVRO = "0.1.1", "0.4.0"
-#: What Spark's connectors need besides pyspark's own jars, with the versions of Spark's own build.
-_JARS = (
+#: What an engine's connectors need besides the jars of its Python package, with the versions of its own build.
+_SPARK_JARS = (
     ("org.apache.spark", "spark-sql-kafka-0-10_2.13", SPARK),
     ("org.apache.spark", "spark-token-provider-kafka-0-10_2.13", SPARK),
     ("org.apache.spark", "spark-avro_2.13", SPARK),
     ("org.apache.kafka", "kafka-clients", "3.9.2"),
     ("org.apache.commons", "commons-pool2", "2.13.1"),
 )
-# Each jar is named and brings nothing along: a jar that pyspark has too must come from there alone.
+# Flink expects its users to have Hadoop, of which Parquet needs a few classes.
+_FLINK_JARS = (
+    ("org.apache.flink", "flink-sql-connector-kafka", FLINK_KAFKA),
+    ("org.apache.flink", "flink-sql-avro", FLINK),
+    ("org.apache.flink", "flink-sql-parquet", FLINK),
+    ("com.github.luben", "zstd-jni", "1.5.6-6"),
+    ("org.apache.hadoop", "hadoop-client-api", "3.4.1"),
+    ("org.apache.hadoop", "hadoop-client-runtime", "3.4.1"),
+)
+# Each jar is named and brings nothing along: a jar that the package has too must come from there alone.
 _DEPENDENCY = """
     <dependency>
       <groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version>
@@ -38,7 +49,7 @@ _DEPENDENCY = """
 _POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
-  <groupId>fink-dask</groupId><artifactId>spark-connectors</artifactId><version>1</version><packaging>pom</packaging>
+  <groupId>fink-dask</groupId><artifactId>connectors</artifactId><version>1</version><packaging>pom</packaging>
   <dependencies>{}
   </dependencies>
 </project>
@@ -50,13 +61,15 @@ _TIMEOUT_S = 1200
 class Environments:
     """Where the programs are."""
 
-    #: fink_client, spark, figures, kafkarrow: python environments; empty where nobody needs them.
+    #: fink_client, spark, flink, figures, kafkarrow: python environments; empty where nobody needs them.
     fink_client: Path
     spark: Path = Path()
+    flink: Path = Path()
     figures: Path = Path()
-    #: Folder of Spark's connectors.
-    jars: Path = Path()
     kafkarrow: Path = Path()
+    #: spark_jars, flink_jars: the connectors of an engine.
+    spark_jars: tuple[Path, ...] = ()
+    flink_jars: tuple[Path, ...] = ()
 
 
 def make_environments() -> Environments:
@@ -67,9 +80,11 @@ def make_environments() -> Environments:
     return Environments(
         client_environment(),
         spark_environment(),
+        python_environment("flink", f"apache-flink=={FLINK}"),
         figures_environment(),
-        _jars(),
         python_environment("kafkarrow", f"kafkarrow=={KAFKARROW}"),
+        _connectors("spark", SPARK, _SPARK_JARS),
+        _connectors("flink", FLINK, _FLINK_JARS),
     )
 
 
@@ -126,26 +141,26 @@ def _alone(name: str) -> Iterator[None]:
         yield
 
 
-def _jars() -> Path:
-    """Make the folder of Spark's connectors."""
-    folder = CACHE / f"spark-{SPARK}-jars"
-    with _alone("spark-jars"):
+def _connectors(engine: str, version: str, jars: Sequence[tuple[str, str, str]]) -> tuple[Path, ...]:
+    """Make the folder of an engine's connectors, and list them."""
+    folder = CACHE / f"{engine}-{version}-jars"
+    with _alone(f"{engine}-jars"):
         if not folder.is_dir():
-            _copy_jars(folder)
-    return folder
+            _copy_jars(folder, engine, jars)
+    return tuple(sorted(folder.glob("*.jar")))
 
 
-def _copy_jars(folder: Path) -> None:
+def _copy_jars(folder: Path, engine: str, jars: Sequence[tuple[str, str, str]]) -> None:
     """Let Maven copy the connectors aside, refusing a wrong checksum, then rename them into place."""
     if shutil.which("mvn") is None:
-        raise BenchmarkError("Spark's connectors need Maven: install it (Debian: apt-get install maven)")
-    aside = CACHE / "spark-jars.part"
+        raise BenchmarkError(f"the connectors of {engine} need Maven: install it (Debian: apt-get install maven)")
+    aside = CACHE / f"{engine}-jars.part"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     pom = aside / "pom.xml"
-    pom.write_text(_POM.format("".join(_DEPENDENCY.format(*jar) for jar in _JARS)))
+    pom.write_text(_POM.format("".join(_DEPENDENCY.format(*jar) for jar in jars)))
     copy = ["dependency:copy-dependencies", f"-DoutputDirectory={aside / 'lib'}", "-DincludeScope=runtime"]
-    _run(["mvn", "-q", "-B", "--strict-checksums", "-f", str(pom), *copy], "Maven's download of Spark's connectors")
+    _run(["mvn", "-q", "-B", "--strict-checksums", "-f", str(pom), *copy], f"Maven's download of {engine}'s connectors")
     (aside / "lib").rename(folder)
     shutil.rmtree(aside)
 

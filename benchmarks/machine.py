@@ -12,7 +12,7 @@ from pathlib import Path
 import confluent_kafka
 
 from benchmarks.contestants.before import BEFORE_COMMIT
-from benchmarks.environments import FINK_CLIENT, KAFKARROW, ROOT, SPARK, Environments, installed
+from benchmarks.environments import FINK_CLIENT, FLINK, FLINK_KAFKA, KAFKARROW, ROOT, SPARK, Environments, installed
 from tests.harness.kafka_install import KAFKA_VERSION, find_java
 
 
@@ -49,6 +49,7 @@ def describe_versions(environments: Environments) -> dict[str, str]:
         "fink-dask": f"{metadata.version('fink-dask')}, commit {commit()}, with {mine}",
         "fink-client": f"{FINK_CLIENT}, with " + ", ".join(f"{name} {version}" for name, version in theirs.items()),
         "Spark": f"{SPARK}, with its connectors for Kafka and Avro {SPARK}",
+        "Flink": f"{FLINK}, with its connector for Kafka {FLINK_KAFKA}, and for Avro and Parquet {FLINK}",
         "before": f"commit {BEFORE_COMMIT}, with the same libraries",
         "kafkarrow": KAFKARROW,
         "Kafka": KAFKA_VERSION,

@@ -13,6 +13,7 @@ from benchmarks.cases import (
     BEFORE,
     FINK_CLIENT,
     FINK_DASK,
+    FLINK,
     KINDS,
     PEERS,
     READERS,
@@ -20,7 +21,7 @@ from benchmarks.cases import (
     SPARK,
     Contestant,
 )
-from benchmarks.contestants import fink_client, fink_dask, spark
+from benchmarks.contestants import fink_client, fink_dask, flink, spark
 from benchmarks.figures import BATCHES_FIGURE, CONSUMERS_FIGURE, points
 from benchmarks.link_table import LINKS, links_section
 from benchmarks.results import Results, middle
@@ -33,6 +34,14 @@ RANGES = "benchmarks-ranges.json"
 FOLLOWING = "benchmarks-following.json"
 #: What the stages of transfers take, today and before.
 STAGES = "benchmarks-stages.json"
+#: The programs whose times are compared, and what they are called there.
+_COMPARED: dict[Contestant, str] = {
+    FINK_DASK: "fink-dask",
+    BEFORE: "before",
+    FINK_CLIENT: "fink-client",
+    SPARK: "Spark",
+    FLINK: "Flink",
+}
 _SMALL = "\n**This is the small benchmark: a rehearsal, whose figures mean nothing.**\n"
 
 
@@ -63,14 +72,15 @@ def page(
     disk, wait = f"{scale.free_bytes / 1e9:.0f} GB", f"{fink_client.MAX_TIMEOUT_S} s"
     silence = f"{fink_client.FROZEN_AFTER_S} s"
     memory, figure_limit = spark.DRIVER_MEMORY.removesuffix("g"), _figure_limit(results)
+    heap, sorting = flink.HEAP.removesuffix("g"), flink.SORTING.removesuffix("g")
     mine = fink_dask.OPTIONS.format(consumers=cores, batchsize=BATCHSIZE)
     theirs = fink_client.OPTIONS.format(consumers=cores, batchsize=BATCHSIZE)
     return f"""\
 # Benchmarks
 
 `make bench` makes this page; it needs Java and Maven, {disk} of disk and more than an hour. It starts Kafka, fills its
-topics with made-up alerts, and measures fink-dask, Fink's own client, Spark and drains of Kafka by turns, on one
-machine and in one run (`{run["id"]}`, {run["date"]}). Ratios compare figures of that run only.
+topics with made-up alerts, and measures fink-dask, Fink's own client, Spark, Flink and drains of Kafka by turns, on
+one machine and in one run (`{run["id"]}`, {run["date"]}). Ratios compare figures of that run only.
 {"" if scale.name == "full" else _SMALL}
 ## Targets
 
@@ -81,7 +91,7 @@ machine and in one run (`{run["id"]}`, {run["date"]}). Ratios compare figures of
 Seconds from the start of the program to its exit: the median of {run["runs"]} runs, with the shortest and the longest
 in brackets; for the bare drain, the best of its runs. Kafka runs on the same {cores} cores. Blanks were not measured.
 
-{table(("alerts", "fink-dask", "before", "fink-client", "Spark", "bare drain"), _times(results))}
+{_times(results)}
 
 At the end of each partition fink-client waits for {wait} before it moves on to the next, and its users wait with it.
 The time until its last file was written: {_last_files(results)}.
@@ -134,6 +144,11 @@ every partition and offset once; for the bare drain, the numbers of records and 
 - **Spark.** `local[{cores}]`, {memory} GB for the driver, one batch of all offsets, with no limit, `from_avro`,
   `partitionBy("year", "month", "day")` of the alert's time, zstd; everything else is left at its default. The script is
   `benchmarks/jobs/spark_job.py`.
+- **Flink.** One process of Java with {cores} slots, {heap} GB of heap, and {sorting} GB beside it to sort rows by day;
+  one batch of all offsets; a table of files partitioned by year, month and day of the alert's time, zstd; everything
+  else is left at its default. Records are decoded by `AvroRowDeserializationSchema`: Flink's format for tables makes a
+  schema of its own from the types of the columns, where null is the first branch of a union, and Fink writes it as the
+  last. No bound is set for Flink. The script is `benchmarks/jobs/flink_job.py`.
 - **Bare drain.** {cores} processes share the partitions; librdkafka hands over the values; they are joined and dropped.
 - **kafkarrow.** One process, which hands over the same values as columns of Arrow; they are counted and dropped.
 - **Limits.** A run for the tables is stopped after {limit_s}, a run that only the figures need after {figure_limit},
@@ -148,11 +163,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _times(results: Results) -> Iterable[Sequence[str]]:
+def _times(results: Results) -> str:
+    """Lay out the times of the programs that were measured at all."""
+    shown = [who for who in _COMPARED if any(results.of(topic, who) for topic in PEERS)]
+    rows = []
     for topic in PEERS:
         drained = best_drain(results, topic)
-        cells = [_seconds(results, topic, who) for who in (FINK_DASK, BEFORE, FINK_CLIENT, SPARK)]
-        yield [label(results, topic), *cells, "" if drained is None else f"{drained:.1f}"]
+        cells = [_seconds(results, topic, who) for who in shown]
+        rows.append([label(results, topic), *cells, "" if drained is None else f"{drained:.1f}"])
+    return table(("alerts", *(_COMPARED[who] for who in shown), "bare drain"), rows)
 
 
 def _seconds(results: Results, topic: str, who: Contestant) -> str:

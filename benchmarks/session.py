@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.cases import FINK_CLIENT, KINDS, READERS, SCALES, Contestant, Turn, turns
-from benchmarks.contestants import before, fink_client, fink_dask, kafkarrow, raw_drain, spark
+from benchmarks.contestants import before, fink_client, fink_dask, flink, kafkarrow, raw_drain, spark
 from benchmarks.contestants.job import Job
 from benchmarks.environments import CACHE, Environments
 from benchmarks.errors import BenchmarkError
@@ -30,6 +30,7 @@ COMMANDS: dict[Contestant, Callable[[Job], Command]] = {
     "before": before.command,
     "fink-client": fink_client.command,
     "spark": spark.command,
+    "flink": flink.command,
     "raw-drain": raw_drain.command,
     "kafkarrow": kafkarrow.command,
 }

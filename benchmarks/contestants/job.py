@@ -11,7 +11,7 @@ from benchmarks.environments import Environments
 from benchmarks.fill import FilledTopic
 
 #: What belongs to the caller's own environment and project, and would change what a contestant does.
-_NOT_PASSED_ON = ("FINK_DASK_", "PYTHON", "VIRTUAL_ENV", "SPARK_", "DASK_", "MAKE", "MFLAGS")
+_NOT_PASSED_ON = ("FINK_DASK_", "PYTHON", "VIRTUAL_ENV", "SPARK_", "FLINK_", "HADOOP_", "DASK_", "MAKE", "MFLAGS")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def command(job: Job) -> Command:
     """Write the schema beside the dataset, and return the command."""
     schema = job.folder / "schema.json"
     schema.write_text(json.dumps(avro_schema(job.topic.kind)))
-    jars = ",".join(str(jar) for jar in sorted(job.environments.jars.glob("*.jar")))
+    jars = ",".join(str(jar) for jar in job.environments.spark_jars)
     arguments = [job.bootstrap, job.topic.name, job.topic.survey, str(schema), str(job.outdir)]
     run = (python_of(job.environments.spark), "-I", str(JOB), *arguments, str(job.consumers), DRIVER_MEMORY, jars)
     return Command(run, job.environment({"SPARK_LOCAL_DIRS": str(job.folder / "spark")}), job.folder)

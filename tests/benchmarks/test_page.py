@@ -12,6 +12,7 @@ from benchmarks.cases import (
     BEFORE,
     FINK_CLIENT,
     FINK_DASK,
+    FLINK,
     KAFKARROW,
     KINDS,
     RAW_DRAIN,
@@ -30,6 +31,7 @@ SECONDS: dict[Contestant, float] = {
     BEFORE: 20.0,
     FINK_CLIENT: 100.0,
     SPARK: 45.0,
+    FLINK: 55.0,
     RAW_DRAIN: 3.0,
     KAFKARROW: 4.0,
 }
