@@ -97,7 +97,7 @@ def test_what_failed_or_is_of_another_run_makes_no_figure(results: Results) -> N
 
 
 def test_a_program_that_was_not_measured_has_no_column(results: Results) -> None:
-    line = "| 7,000 full LSST | 11.0 (10.0 to 12.0) | 21.0 (20.0 to 22.0) | 101.0 (100.0 to 102.0) | 46.0 (45.0 to 47.0) |"
+    line = "| 101.0 (100.0 to 102.0) | 46.0 (45.0 to 47.0) |"
     assert f"{line} 56.0 (55.0 to 57.0) | 3.0 |" in page(results)
     results.measured = [one for one in results.measured if one.contestant != FLINK]
     assert f"{line} 3.0 |" in page(results)
