@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from typing import Any
@@ -145,7 +146,9 @@ class Errors:
         self.has_answered = False
         #: Brokers that most likely speak another protocol, as librdkafka calls them.
         self.foreign: set[str] = set()
-        self._first_at = self._last_at = self._fatal_at = 0.0
+        #: When something was said last, forgotten or not, on the clock of `time.monotonic`; long ago at first.
+        self.heard_at = -math.inf
+        self._first_at = self._fatal_at = 0.0
 
     def forget(self) -> None:
         """Start afresh: there was an answer, or another range begins."""
@@ -174,7 +177,7 @@ class Errors:
 
     def since(self, began: float) -> KafkaError | None:
         """Return what was said last, if that was after a moment on the clock of `time.monotonic`."""
-        return self.last if self._last_at >= began else None
+        return self.last if self.heard_at >= began else None
 
     def lasts(self, now: float, began: float) -> float:
         """Return for how many seconds there have been errors since that moment, without an answer in between."""
@@ -183,16 +186,16 @@ class Errors:
     def __call__(self, error: KafkaError) -> None:
         """Take one error event."""
         log.info("librdkafka: %s", error.str())
-        self._last_at = time.monotonic()
+        self.heard_at = time.monotonic()
         if self.last is None:
-            self._first_at = self._last_at
+            self._first_at = self.heard_at
         # "All brokers down" follows the reason that brought the last one down; the reason says more.
         if self.last is None or error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.last = error
         if is_of_protocol(error):
             self.foreign.add(error.str().partition(": ")[0])
         if is_refusal(error):
-            self.fatal, self._fatal_at = error, self._last_at
+            self.fatal, self._fatal_at = error, self.heard_at
 
 
 def is_of_groups(message: Message) -> bool:

@@ -52,7 +52,12 @@ _LOOK_S = 0.1
 #: the broker that this names, in three round trips each, or eight with TLS and SASL; behind two satellites each takes a
 #: second.
 _UNREACHED_S, _UNREACHED_SECURED_S = 12.0, 24.0
-#: The same where a broker has refused for good, as it may still be starting; and where it speaks another protocol.
+#: Seconds without an answer, where a connection fails, after which an admin client is to find out who is there.
+_LOST_S = 3.0
+#: Seconds for which librdkafka does not say again what a connection fails of.
+_SAID_ONCE_S = 30.0
+#: How long a question goes on where a broker has refused for good, as it may still be starting; and where it speaks
+#: another protocol.
 _REFUSED_S, _FOREIGN_S = 1.0, 3.0
 #: Or for so many times what that has taken to come out: a far line that was cut, and looks like it, is tried once more.
 _FOREIGN_TIMES = 3
@@ -73,13 +78,23 @@ _FITS = 2
 
 
 class Admin:
-    """An admin client, for questions; any thread may ask."""
+    """An admin client, for questions; any thread may ask.
+
+    librdkafka waits for the one broker that it takes for the controller, or for a leader, and asks no other one. An
+    admin client follows no topic, so that it hears of another one only every five minutes; and as long as a question
+    waits, it connects as soon as it was refused, 10,000 times a second and more: each try has the question look again,
+    which takes the pause before the next one away (`RD_KAFKA_OP_CONNECT` in
+    https://github.com/confluentinc/librdkafka/blob/master/src/rdkafka_broker.c). No property changes that, but any
+    broker says who is there.
+    """
 
     def __init__(self, settings: KafkaSettings) -> None:
         # How to reach Kafka.
         self.settings = settings
         self.errors = Errors()
         self.client = AdminClient(client_config(settings, self.errors))
+        self._lock = threading.Lock()
+        self._learning: Future[None] | None = None
 
     def ask(self, question: Callable[[AdminClient], Future[Answer]], topic: str | None = None) -> Answer:
         """Ask, and wait for the answer in a way that lets signals through at once.
@@ -89,7 +104,7 @@ class Admin:
         Raises BrokerError if the answer is no.
         Raises BrokerUnavailableError if there is no answer in time.
         """
-        return _Wait(self.settings, self.errors, self.client.poll, topic).ask(lambda: question(self.client))
+        return _AdminWait(self, topic).ask(lambda: question(self.client))
 
     def ask_each(self, question: Callable[[AdminClient], Mapping[Key, Future[Answer]]]) -> dict[Key, Answer | None]:
         """Ask about many things at once, and wait for all answers.
@@ -110,20 +125,35 @@ class Admin:
         Returns: waits for the answers, and returns what the broker refuses as a KafkaError; it raises a
         BrokerUnavailableError if there is no answer in time.
         """
-        wait, asked = _Wait(self.settings, self.errors, self.client.poll), question(self.client)
+        wait, asked = _AdminWait(self, asks_again=True), question(self.client)
 
         def answer() -> dict[Key, Answer | KafkaError]:
             futures = asked
             while True:
-                found = {key: wait.answer_or_refusal(future) for key, future in futures.items()}
-                silent = next((e for e in found.values() if isinstance(e, KafkaError) and e.code() in _SILENT), None)
-                if silent is None:
+                found: dict[Key, Answer | KafkaError] = {}
+                for key, future in futures.items():
+                    found[key] = one = wait.answer_or_refusal(future)
+                    if isinstance(one, KafkaError) and one.code() in _SILENT:
+                        wait.pause(one)
+                        futures = question(self.client)
+                        break
+                else:
                     wait.end()
                     return found
-                wait.pause(silent)
-                futures = question(self.client)
 
         return answer
+
+    def learn(self) -> Future[None]:
+        """Begin to find out who is there, from whichever broker answers; who waits for the controller gets on then."""
+
+        def learn() -> None:
+            with suppress(KafkaException):
+                self.client.list_topics(timeout=_UNREACHED_S)
+
+        with self._lock:
+            if self._learning is None or self._learning.done():
+                self._learning = in_background(learn)
+            return self._learning
 
 
 @dataclass(frozen=True)
@@ -470,6 +500,12 @@ class _Wait:
                 self._serve(0)
             if (reason := self._final_reason()) is not None:
                 raise broker_error(reason, self._topic) if is_refusal(reason) else self._no_answer(reason)
+            if self._is_outdated():
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    def _is_outdated(self) -> bool:
+        """Tell whether the question is to be asked again, as it was asked of a broker that may be gone."""
+        return False
 
     def _final_reason(self) -> KafkaError | None:
         """Return why no answer will come, or None as long as one may."""
@@ -499,6 +535,33 @@ class _Wait:
     def _no_answer(self, reason: KafkaError) -> BrokerUnavailableError:
         where = f"{self._settings.bootstrap_servers} in {time.monotonic() - self._began:.0f} s"
         return BrokerUnavailableError(f"no answer from Kafka at {where}: {in_words(reason)}", self._topic)
+
+
+class _AdminWait(_Wait):
+    """Waits for an admin client's answers, and has the client find out who is there where a broker may be gone.
+
+    `asks_again`: ask again then. What waits for a leader waits for the one that it was sent to.
+    """
+
+    def __init__(self, admin: Admin, topic: str | None = None, asks_again: bool = False) -> None:
+        super().__init__(admin.settings, admin.errors, admin.client.poll, topic)
+        self._admin = admin
+        self._asks_again = asks_again
+        self._learning: Future[None] | None = None
+        # How long it is waited before the next time, as the others may not know yet; and since when.
+        self._lost_s, self._since = _LOST_S, self._began
+
+    def _is_outdated(self) -> bool:
+        now = time.monotonic()
+        if self._learning is not None:
+            if not self._learning.done():
+                return False
+            self._learning, self._lost_s, self._since = None, 2 * self._lost_s, now
+            return self._asks_again
+        # Said or not since this was asked: another thread's answer does not mean that this one's broker is there.
+        if now - self._since > self._lost_s and self._errors.heard_at > self._began - _SAID_ONCE_S:
+            self._learning = self._admin.learn()
+        return False
 
 
 #: Opens a connection, or takes one that is there, for as long as the block lasts.

@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
+from fink_dask.kafka.connection import Admin
+from fink_dask.kafka.inspect import ask_topic_id, ask_watermarks
+from fink_dask.kafka.offsets import Watermarks
 from fink_dask.ledger.ledger import Ledger
+from fink_dask.settings import KafkaSettings
 from fink_dask.verifying.files import verify_dataset
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.kafka import KafkaBroker, KafkaCluster
-from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, note
+from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, note, wait_for
 from tests.harness.producer import open_transaction, produce, produce_transaction, publish_schema
 from tests.harness.running import Running, finish
-from tests.harness.topics import add_partitions, create_topic, delete_records_before
+from tests.harness.topics import add_partitions, client_config, create_topic, delete_records_before
 
 pytestmark = pytest.mark.usefixtures("shared_dask")
 
@@ -96,6 +101,31 @@ def test_07_one_of_three_brokers_that_is_killed_costs_nothing(kafka_cluster: Kaf
     code, err = running.finish()
     assert code == 0, err
     assert_exactly_once(running.outdir, oracle.values)
+
+
+@pytest.mark.faults
+def test_07_questions_are_answered_after_the_broker_that_was_asked_is_killed(kafka_cluster: KafkaCluster) -> None:
+    address, partitions = kafka_cluster.bootstrap_servers, range(6)
+    create_topic(address, TOPIC, len(partitions), replicas=3)
+    admin = Admin(KafkaSettings(address))
+    topic_id = ask_topic_id(admin, TOPIC)
+    empty = dict.fromkeys(partitions, Watermarks(0, 0))
+    wait_for(lambda: ask_watermarks(admin, {TOPIC: partitions})()[TOPIC] == empty, "each partition has a leader")
+    # The one that it would ask for the id; it also leads partitions.
+    asked = admin.client.describe_cluster().result().controller.id
+    (killed,) = [broker for broker in kafka_cluster.brokers if broker.node.node_id == asked]
+    killed.kill()
+    others = AdminClient(client_config(address))
+    wait_for(lambda: is_forgotten(asked, others.list_topics(timeout=10)), "the others know that it is gone")
+    watermarks = ask_watermarks(admin, {TOPIC: partitions})
+    assert ask_topic_id(admin, TOPIC) == topic_id
+    assert watermarks()[TOPIC] == empty
+
+
+def is_forgotten(broker: int, metadata: Any) -> bool:
+    """Tell whether a broker is neither named nor leads a partition."""
+    leaders = {each.leader for topic in metadata.topics.values() for each in topic.partitions.values()}
+    return broker not in metadata.brokers and leaders <= set(metadata.brokers)
 
 
 def summary_of(outdir: Path) -> dict[str, Any]:

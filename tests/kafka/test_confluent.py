@@ -203,6 +203,34 @@ def test_many_questions_are_asked_again_where_the_connection_broke_and_a_refusal
     assert found["b"].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
+class LostClient:
+    """Waits for a broker that is gone, until it has listed the topics."""
+
+    def __init__(self, errors: Errors) -> None:
+        self._errors = errors
+        self.answer: Any = None
+
+    def poll(self, timeout: float) -> None:
+        assert timeout == 0
+        self._errors(KafkaError(KafkaError._TRANSPORT, "connection refused"))
+        self._errors.forget()  # another thread had its answer, from a broker that is there
+
+    def list_topics(self, timeout: float) -> None:
+        assert timeout > 0
+        self.answer = "answer"
+
+
+def test_where_a_broker_is_gone_the_others_are_asked_who_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_LOST_S", 0.05)
+    admin = Admin(KafkaSettings(SERVERS, request_timeout_s=60))
+    admin.client = LostClient(admin.errors)
+
+    def question(client: Any) -> dict[str, Future[Any]]:
+        return {"a": answer_with(client.answer)(client) if client.answer else Future()}
+
+    assert admin.begin(question)() == {"a": "answer"}
+
+
 def test_an_answer_that_is_slow_is_waited_for_and_one_of_a_kafka_that_is_not_reached_is_not() -> None:
     slow: Future[Any] = Future()
     Timer(0.5, slow.set_result, ["answer"]).start()
