@@ -23,7 +23,8 @@ from fink_dask.errors import SettingsError, TransferError, one_line, parameter
 from fink_dask.progress.events import Doing, Observer
 from fink_dask.ranges.memory import FULL_SHARE, WORKER_BYTES, MemoryShare, share_memory
 
-_CONNECT_S = 5
+#: Half of Dask's own time-out: a busy scheduler may take seconds, and whoever has typed a wrong address waits as long.
+_CONNECT_S = 15
 #: Seconds for the first worker: a cluster that grows by need may have to wait for a machine.
 _WORKERS_S = 600
 #: Longer than Kafka's own time-out and the tasks that a busy worker has to finish first.

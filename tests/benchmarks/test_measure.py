@@ -8,20 +8,38 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import measure as measuring
 from benchmarks.measure import Command, Measured, Stall, measure
 
-HOLD = "import time; held = bytearray(b'x' * 150_000_000); time.sleep({})"
+#: Holds memory, says so, and ends when it has been seen.
+HOLD = """import pathlib, time
+held = bytearray(b'x' * 150_000_000)
+pathlib.Path('held').touch()
+while not pathlib.Path('seen').exists():
+    time.sleep(0.01)
+"""
 BURN = "import time\nwhile time.process_time() < 1.0: pass"
 
 
-def run(code: str, tmp_path: Path, limit_s: float = 60) -> Measured:
+def run(code: str, tmp_path: Path, limit_s: float = 60, stall: Stall | None = None) -> Measured:
     command = Command((sys.executable, "-c", code), os.environ, tmp_path)
-    return measure(command, tmp_path / "log", limit_s)
+    return measure(command, tmp_path / "log", limit_s, stall)
 
 
-def test_memory_of_a_child_is_seen(tmp_path: Path) -> None:
-    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HOLD.format(2)!r}])"
-    measured = run(code, tmp_path)
+def test_memory_of_a_child_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "_PROGRESS_INTERVAL_S", 0.0)
+    looks = 0
+
+    def look() -> int:
+        # Each look at how it gets on is followed by one at its memory.
+        nonlocal looks
+        looks += (tmp_path / "held").exists()
+        if looks > 1:
+            (tmp_path / "seen").touch()
+        return looks
+
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HOLD!r}])"
+    measured = run(code, tmp_path, stall=Stall(look, 60))
     assert measured.status == 0
     assert measured.peak_bytes > 150_000_000
 
