@@ -216,17 +216,20 @@ def _gather(  # noqa: PLR0912 - one loop over the columns
 
 
 @compiled
-def lay_out(forms: Ints, scopes: Ints, nullable: Bytes, room: Ints, text_room: Ints, into: Ints) -> Any:
-    """Place the parts of columns one after the other, from 0 on; returns how many bytes they take."""
+def lay_out(forms: Ints, scopes: Ints, may_be_null: Bytes, room: Ints, text_room: Ints, into: Ints) -> Any:
+    """Place the parts of columns one after the other, from 0 on, validity first; returns how many bytes they take."""
     at: Any = 0
     for part in range(SIZES):
         for column in range(forms.size):
             form, rows = forms[column], room[scopes[column]]
             size: Any = 0
             if part == VALID:
-                size = (rows + 7) >> 3 if nullable[column] != 0 else 0
+                size = (rows + 7) >> 3 if may_be_null[column] != 0 else 0
             elif part == DATA:
-                size = form * rows if form > 0 else (rows + 7) >> 3 if form == BITS else 0
+                if form == BITS:
+                    size = (rows + 7) >> 3
+                else:
+                    size = rows * (form if form > 0 else 4 if form == SYMBOLS else 8 if form == PIECES else 0)
             elif form == BYTES or form == ITEMS:
                 size = 4 * rows + 4 if part == ENDS else text_room[column] + SLACK if form == BYTES else 0
             into[PLACES * column + part] = at

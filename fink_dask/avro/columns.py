@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from fink_dask.avro.appending import append, begin, lay_out
 from fink_dask.avro.operations import (
-    ALIGNMENT,
     BITS,
     BYTES,
     DATA,
@@ -21,7 +20,6 @@ from fink_dask.avro.operations import (
     PIECES,
     PLACES,
     SIZES,
-    SLACK,
     SYMBOLS,
     TEXTS,
     VALID,
@@ -76,24 +74,15 @@ class Shape:
     def __init__(self, program: Program) -> None:
         self.forms = np.array([column.form for column in program.columns], np.int64)
         self.scopes = np.array([column.scope for column in program.columns], np.int64)
-        self.nullable = np.array([column.nullable for column in program.columns], bool)
+        self.may_be_null = np.array([column.nullable for column in program.columns], np.uint8)
         self.lists = np.array(program.lists, np.int64)
         self.symbols, self.letters = program.symbols, program.letters
 
 
-def _lengths(forms: _Ints, rows: _Ints, nullable: npt.NDArray[np.bool_]) -> _Ints:
-    """Return the bytes of each part of columns with so many rows, without their texts, whose length varies."""
-    bits = (rows + 7) // 8
-    widths = np.select([forms > 0, forms == SYMBOLS, forms == PIECES], [forms, 4, 8])
-    values = widths * rows + bits * (forms == BITS)
-    ends = 4 * (rows + 1) * ((forms == ITEMS) | (forms == BYTES))
-    return np.array([bits * nullable, values, ends, np.zeros_like(rows)])
-
-
-def _spaces(lengths: _Ints) -> _Ints:
-    """Return the bytes that parts take with what may be read and written beyond them; an empty part is none."""
-    # One line of the cache more than needed: else all columns would begin in the same few places of it.
-    return np.where(lengths > 0, (lengths + SLACK + 2 * ALIGNMENT - 1) & -ALIGNMENT, 0)
+def _place(forms: _Ints, scopes: _Ints, may_be_null: _Bytes, rows: _Ints, text_room: _Ints) -> tuple[_Ints, int]:
+    """Return where the parts of columns are, from 0 on, and their bytes, for so many rows of scopes; and all bytes."""
+    into = np.empty((len(forms), PLACES), np.int64)
+    return into, lay_out(forms, scopes, may_be_null, rows, text_room, into.reshape(-1))
 
 
 def _enough(guess: npt.NDArray[np.floating[Any]], room: _Ints, needed: _Ints) -> _Ints:
@@ -160,17 +149,15 @@ class Scratch:
     def _make_scope(self, scope: int, rows: int) -> None:
         """Give the columns of a scope more room, and keep what they hold."""
         columns, old, before = self._columns[scope], self._slabs[scope], self.table.copy()
-        forms, nullable = self._shape.forms[columns], self._shape.nullable[columns]
+        forms, zeros = self._shape.forms[columns], np.zeros(len(columns), np.int64)
         # One row more than asked for, for the items of a record that does not fit.
-        lengths = _lengths(forms, np.full(len(columns), rows + 1), nullable)
-        stops = np.cumsum(_spaces(lengths)).reshape(lengths.shape)
-        starts = stops - _spaces(lengths)
-        new = self._slabs[scope] = np.empty(int(stops[-1, -1]) if stops.size else 0, np.uint8)
-        self._ones[scope] = int(stops[VALID, -1]) if stops.size else 0
+        into, size = _place(forms, zeros, self._shape.may_be_null[columns], np.array([rows + 1]), zeros)
+        new = self._slabs[scope] = np.empty(size, np.uint8)
+        self._ones[scope] = int(into[0, DATA]) if len(columns) else 0
         begin, begin_old = new.ctypes.data, old.ctypes.data
         for index, column in enumerate(columns.tolist()):
             for part in (VALID, DATA, ENDS):
-                length, start = int(lengths[part, index]), int(starts[part, index])
+                start, length = int(into[index, part]), int(into[index, SIZES + part])
                 if not length:
                     continue
                 kept, source = int(before[column, SIZES + part]), int(before[column, part]) - begin_old
@@ -197,8 +184,7 @@ class Taker:
         # What becomes bytes where it is taken.
         forms = shape.forms[self.wanted]
         self.forms = np.where((forms == SYMBOLS) | (forms == PIECES), BYTES, forms)
-        self.scopes, self.nullable = shape.scopes[self.wanted], shape.nullable[self.wanted]
-        self.may_be_null = self.nullable.astype(np.uint8)
+        self.scopes, self.may_be_null = shape.scopes[self.wanted], shape.may_be_null[self.wanted]
         #: For columns of items the scope of these, else 0.
         self.items = np.zeros(len(self.wanted), np.int64)
         #: Of each scope, the column whose items it has and the scope of that, among those that were decoded, and among
@@ -213,9 +199,17 @@ class Taker:
         self.everything = np.arange(len(self.wanted))
         #: How many parts the columns have, with one for their table, and what a row of each scope takes in them without
         #: its texts.
-        lengths = _lengths(self.forms, np.full(len(self.wanted), 8), self.nullable)
+        eight, no_texts = np.full(len(shape.lists), 8), np.zeros(len(self.wanted), np.int64)
+        lengths = self.lengths(self.may_be_null, eight, no_texts)
         self.parts = 1 + int((lengths > 0).sum()) + int((self.forms == BYTES).sum())
         self.widths = np.bincount(self.scopes, lengths.sum(0) / 8, len(shape.lists))
+
+    def lengths(self, may_be_null: _Bytes, rows: _Ints, sizes: _Ints) -> _Ints:
+        """Return the bytes of each part of the columns with so many rows of each scope, and texts of so many bytes."""
+        into, _ = _place(self.forms, self.scopes, may_be_null, rows, sizes)
+        lengths = into[:, SIZES:].T
+        lengths[TEXTS] = sizes
+        return lengths
 
     def take(self, scratch: Scratch, rows: _Ints | None) -> pa.RecordBatch:
         """Return rows in the order of their numbers; None is all of them.
@@ -257,8 +251,7 @@ class Columns:
     def batch(self) -> pa.RecordBatch:
         """Return the rows; they keep the memory, and nothing may be appended as long as they are there."""
         taker = self.taker
-        lengths = _lengths(taker.forms, self._rows[taker.scopes], self._nulls > 0)
-        lengths[TEXTS] = self._sizes
+        lengths = taker.lengths((self._nulls > 0).astype(np.uint8), self._rows, self._sizes)
         starts = (self._into[:, :SIZES] - self._address).T
         taken = _Taken(
             taker, pa.py_buffer(self._memory), starts.tolist(), lengths.tolist(), self._nulls.tolist(),
@@ -339,12 +332,11 @@ class Columns:
     def _move(self, room: _Ints, text_room: _Ints) -> None:
         """Move to memory with so much room."""
         taker, source, kept = self.taker, self._source(), self._memory
-        self._into, self._room, self._text_room = np.empty_like(self._into), room, text_room
-        into = self._into.reshape(-1)
-        size = lay_out(taker.forms, taker.scopes, taker.may_be_null, room, text_room, into)
+        self._room, self._text_room = room, text_room
+        self._into, size = _place(taker.forms, taker.scopes, taker.may_be_null, room, text_room)
         self._memory = _memory.take(size) if size >= _REUSED_BYTES else _new(size)
         self._address = self._memory.ctypes.data
-        begin(taker.forms, into, self._address)
+        begin(taker.forms, self._into.reshape(-1), self._address)
         if len(kept):
             for each in (self._rows, self._sizes, self._nulls):
                 each[:] = 0

@@ -3,10 +3,13 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fink_dask.avro import columns
 from fink_dask.avro.decoder import ColumnarDecoder
 from fink_dask.avro.schema import parse_schema
 from tests.avro.strategies import batches, encode, laid_out
@@ -14,6 +17,14 @@ from tests.harness.examples import examples
 
 QUICK = examples(60)
 TWO_TO_62 = b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def used_again() -> Iterator[None]:
+    """Let each batch be written where one before it was: what is not written would be that one's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "_REUSED_BYTES", 1)
+        yield
 
 
 def same(left: object, right: object) -> bool:
