@@ -21,6 +21,7 @@ from fink_dask.errors import SettingsError, parameter
 from fink_dask.ledger.commit import Attempt
 from fink_dask.ledger.records import DataFile
 from fink_dask.settings import BUFFER_BYTES, COMPRESSION, OUTFORMATS
+from fink_dask.store.newfile import write_pieces
 
 #: Each key of a range is a file; a column with more of them should not name directories.
 MAX_KEYS = 1000
@@ -239,7 +240,7 @@ class StagedWriter:
         for held in target.waiting:
             packed = held.pack()
             target.aside.append((held, self._aside.tell(), packed.size))
-            self._aside.write(packed)
+            write_pieces(self._aside, memoryview(packed))
         target.aside_bytes += target.waiting_bytes
         self._forget(target)
 

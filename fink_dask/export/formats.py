@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from fink_dask.dataset.encoding import ParquetFileWriter
 from fink_dask.errors import SettingsError
 from fink_dask.settings import COMPRESSION
+from fink_dask.store.newfile import write_pieces
 
 #: Rows, from the first one on each time that it is called.
 Rows = Callable[[], Iterator[pa.RecordBatch]]
@@ -139,7 +140,7 @@ def write_fits(path: Path, columns: Sequence[Column], rows: Rows) -> int:
             table = np.zeros(batch.num_rows, layout)
             for index, column in enumerate(columns):
                 table[f"c{index}"] = _fits_values(batch.column(index), column.type)
-            size += file.write(table.tobytes())
+            size += write_pieces(file, table.tobytes())
         file.write(bytes(-size % _FITS_BLOCK))
     return count
 

@@ -8,6 +8,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 if sys.platform == "darwin":
     import fcntl
@@ -16,6 +17,15 @@ if sys.platform == "darwin":
 #: some MiB, and a virtual machine has given long free ones back to its host: each page of these has to come from there
 #: again, which takes some twenty times as long as the copy. With less at once, calls cost more.
 _PIECE_BYTES = 2**19
+
+
+def write_pieces(file: io.FileIO | IO[bytes], data: bytes | memoryview) -> int:
+    """Write bytes, all of them and not too many at once; returns how many there were."""
+    rest = memoryview(data).cast("B")
+    size = len(rest)
+    while rest:
+        rest = rest[file.write(rest[:_PIECE_BYTES]) :]
+    return size
 
 
 class NewFile(io.RawIOBase):
@@ -45,11 +55,10 @@ class NewFile(io.RawIOBase):
 
     def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
         """Add bytes, all of them."""
-        whole = rest = memoryview(data).cast("B")
+        whole = memoryview(data).cast("B")
         if self.closed:  # what Arrow's buffer still has of a file that was given up: an error would only be printed
             return len(whole)
-        while rest:
-            rest = rest[self._file.write(rest[:_PIECE_BYTES]) :]
+        write_pieces(self._file, whole)
         self._hash.update(whole)
         self.size += len(whole)
         return len(whole)
