@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from benchmarks.contestants.job import Job
 from benchmarks.environments import ROOT, python_of
 from benchmarks.measure import Command
-from tests.alerts.made_up import avro_schema
 
 #: HEAP, SORTING: of Java, and beside it what Flink sorts in.
 HEAP, SORTING = "4g", "3g"
@@ -16,10 +13,7 @@ JOB = ROOT / "benchmarks" / "jobs" / "flink_job.py"
 
 def command(job: Job) -> Command:
     """Write the schema beside the dataset, and return the command."""
-    schema = job.folder / "schema.json"
-    schema.write_text(json.dumps(avro_schema(job.topic.kind)))
-    arguments = [job.bootstrap, job.topic.name, job.topic.survey, str(schema), str(job.outdir)]
-    run = (python_of(job.environments.flink), "-I", str(JOB), *arguments, str(job.consumers), SORTING)
+    run = (python_of(job.environments.flink), "-I", str(JOB), *job.describe(), SORTING)
     # Java is started while pyflink is imported, before a job could name its jars.
     settings = {
         "JVM_ARGS": f"-Xmx{HEAP} -Djava.io.tmpdir={job.folder}",

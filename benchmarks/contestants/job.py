@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.environments import Environments
 from benchmarks.fill import FilledTopic
+from tests.alerts.made_up import avro_schema
 
 #: What belongs to the caller's own environment and project, and would change what a contestant does.
 _NOT_PASSED_ON = ("FINK_DASK_", "PYTHON", "VIRTUAL_ENV", "SPARK_", "FLINK_", "HADOOP_", "DASK_", "MAKE", "MFLAGS")
@@ -41,6 +43,13 @@ class Job:
         meant = {"SURVEY": self.topic.survey, "TOPIC": self.topic.name, "alerts": str(self.outdir)}
         words = options.format(consumers=self.consumers, batchsize=self.batchsize).split()
         return [meant.get(word, word) for word in words]
+
+    def describe(self) -> list[str]:
+        """Write the schema beside the dataset; return what an engine's script is told of this job."""
+        schema = self.folder / "schema.json"
+        schema.write_text(json.dumps(avro_schema(self.topic.kind)))
+        told = (self.bootstrap, self.topic.name, self.topic.survey, schema, self.outdir, self.consumers)
+        return [str(each) for each in told]
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return what a contestant finds in its environment."""
