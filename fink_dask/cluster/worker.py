@@ -17,6 +17,7 @@ from distributed import WorkerPlugin, get_worker
 from distributed.worker import WORKER_ANY_RUNNING
 
 import fink_dask
+from fink_dask.cluster.profiling import look_at_threads_safely
 from fink_dask.cluster.readiness import Needs, NotReady, check_fitness
 from fink_dask.errors import FinkDaskError
 from fink_dask.kafka.connection import ConnectionPool
@@ -41,6 +42,8 @@ _connections = ConnectionPool()
 _fit: set[tuple[str, Path]] = set()
 #: The turns that its threads wait for, by how many of them decode at once.
 _turns: dict[int, DecodeSlots] = {}
+
+look_at_threads_safely()
 
 
 @dataclass(frozen=True)
