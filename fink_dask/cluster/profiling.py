@@ -1,9 +1,9 @@
 """What lets Dask look at the threads of a worker on a Python that may stop for ever while they are looked at.
 
-Before 3.11.9, `sys._current_frames` collects garbage with the list of threads locked. What Dask has called
-for each collection gives way to other threads, and one that begins or ends wants the list, and has the interpreter:
+Before 3.11.9, `sys._current_frames` collects garbage with the list of threads locked. What Dask has called for each
+collection gives way to other threads, and one that begins or ends wants the list, and has the interpreter:
 https://github.com/python/cpython/issues/116969. A worker's profiler asks a hundred times a second, and a range begins
-and ends threads, so that a transfer in threads of the user's process stopped once in some hundred times. Python 3.11.9
+and ends threads, so that a transfer in threads of the user's process stopped once in some thousand times. Python 3.11.9
 collects nothing meanwhile.
 """
 

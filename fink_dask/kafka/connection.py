@@ -9,6 +9,7 @@ https://github.com/confluentinc/librdkafka/blob/master/src/rdkafka_broker.c
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import threading
 import time
@@ -38,6 +39,8 @@ from fink_dask.kafka.line import FIRST_FETCH_BYTES, Line
 from fink_dask.kafka.partition_queue import PartitionQueue, take_queue
 from fink_dask.settings import KafkaSettings
 
+log = logging.getLogger(__name__)
+
 Answer = TypeVar("Answer")
 Key = TypeVar("Key")
 
@@ -56,6 +59,8 @@ _UNREACHED_S, _UNREACHED_SECURED_S = 12.0, 24.0
 _LOST_S = 3.0
 #: Seconds for which librdkafka does not say again what a connection fails of.
 _SAID_ONCE_S = 30.0
+#: Seconds after which a consumer that does not come to its end is left to itself.
+_CLOSE_S = 10.0
 #: How long a question goes on where a broker has refused for good, as it may still be starting; and where it speaks
 #: another protocol.
 _REFUSED_S, _FOREIGN_S = 1.0, 3.0
@@ -316,19 +321,24 @@ class Connection:
             look()
 
     def close(self) -> None:
-        """Close the consumer, once nobody asks through it any more: librdkafka would end the process otherwise."""
+        """Close the consumer, once nobody asks through it any more: librdkafka would end the process otherwise.
+
+        librdkafka waits until nobody refers to its brokers and partitions, and a few of its threads may wait for each
+        other then, for ever and deaf to signals: https://github.com/confluentinc/librdkafka/issues/5476 and 4362. So it
+        is waited for in a thread of its own, and not for ever.
+        """
         if self.is_closed:
             return
         self.is_closed = True
         self._current = None
         while self._queues:
             self._queues.popitem()[1].close()
-        if begun := [*self._begun]:
-            # As the process ends, which takes the consumer with it, Python 3.12.0 to 3.12.2 begin no thread any more.
-            with suppress(RuntimeError):
-                in_background(lambda: (wait(begun), self.consumer.close()))
-        else:
-            self.consumer.close()
+        begun = [*self._begun]
+        # As the process ends, which takes the consumer with it, Python 3.12.0 to 3.12.2 begin no thread any more.
+        with suppress(RuntimeError):
+            closing = in_background(lambda: (wait(begun), self.consumer.close()))
+            if not begun and wait([closing], timeout=_CLOSE_S).not_done:
+                log.debug("librdkafka has not ended a consumer in %.0f s", _CLOSE_S)
 
     def begin(self, function: Callable[[], Answer]) -> Future[Answer]:
         """Begin to do something through the consumer in a thread of its own; it is not closed before that has ended."""

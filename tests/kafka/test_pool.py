@@ -12,12 +12,15 @@ import psutil
 import pytest
 from confluent_kafka import KafkaError, Producer
 
+from fink_dask.kafka import connection as connection_module
+from fink_dask.kafka import copying
 from fink_dask.kafka.connection import Connection, ConnectionPool
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import KafkaSettings
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import wait_for
+from tests.harness.producer import produce
 from tests.harness.topics import create_topic, delete_topic
 
 LONG_S = 600.0
@@ -164,7 +167,7 @@ def test_connections_that_are_closed_while_others_ask_for_them_are_never_lent(
 def test_two_threads_never_share_a_connection(
     make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings
 ) -> None:
-    pool, meet = make_pool(LONG_S), threading.Barrier(2, timeout=30)
+    pool, meet = make_pool(LONG_S), threading.Barrier(2, timeout=300)
 
     def use(_: int) -> Connection:
         with pool.connect(settings) as connection:
@@ -268,3 +271,24 @@ def test_a_record_of_another_topic_or_partition_is_not_taken_for_one_of_the_rang
         for topic, partition, taken in ((first, 0, 0), (second, 1, 0), (second, 0, len(stale))):
             reader = RangeReader(connection, topic, OffsetRange(partition, 0, 3000), lambda: False)
             assert len(reader._account(stale)) == reader.position == taken
+
+
+def test_a_consumer_that_librdkafka_does_not_end_is_left_to_itself(
+    kafka: Any, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "_CLOSE_S", 0.1)
+    create_topic(kafka.bootstrap_servers, topic, partitions=1)
+    produce(kafka.bootstrap_servers, topic, [b"one"])
+    connection = Connection(KafkaSettings(kafka.bootstrap_servers))
+    queue = connection.assign(topic, 0, 0, from_queue=True)
+    assert queue is not None
+    wait_for(lambda: queue.wait(0.1), "a record")
+    # Whoever holds a record holds the partition that it is of.
+    state, library = queue._state, queue._library
+    record, state[copying.HELD] = int(state[copying.HELD]), 0
+    before = {*threading.enumerate()}
+    connection.close()
+    (closing,) = {*threading.enumerate()} - before
+    library.destroy(record)
+    closing.join()
+    assert is_closed(connection)
