@@ -29,7 +29,7 @@ def values_of(bootstrap: str, topic: FilledTopic) -> list[bytes]:
     reader = Consumer(settings)
     reader.assign([TopicPartition(topic.name, partition, 0) for partition in range(len(topic.ends))])
     found: list[bytes] = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(found) < topic.alerts:
         assert time.monotonic() < deadline, f"only {len(found)} of {topic.alerts} alerts came"
         found += [message.value() for message in reader.consume(100, 0.2)]

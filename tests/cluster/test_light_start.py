@@ -175,7 +175,7 @@ DASHBOARD = """
             seen["health"], seen["metrics"] = visit("/health")[0], visit("/metrics")[0]
             seen["info"] = visit("/info/main/workers.html")[0]
             seen["after_metrics"] = bokeh()
-            assert cluster.client.submit(sum, [1, 2]).result(30) == 3
+            assert cluster.client.submit(sum, [1, 2]).result(300) == 3
             seen["after_work"] = bokeh()
             with ThreadPoolExecutor(3) as threads:
                 visits = list(threads.map(visit, ["/status", "/", "/workers"]))
@@ -185,7 +185,7 @@ DASHBOARD = """
             seen["again"] = visit("/status")[0]
             seen["nowhere"] = visit("/no-such-page")[0]
             seen["health_again"] = visit("/health")[0]
-            assert cluster.client.submit(sum, [3, 4]).result(30) == 7
+            assert cluster.client.submit(sum, [3, 4]).result(300) == 7
         print(json.dumps(seen))
 """
 

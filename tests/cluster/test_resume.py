@@ -381,7 +381,7 @@ def test_group_offsets_are_committed_at_the_end_for_other_tools(kafka: Any, topi
     group = f"{topic_name}-group"
     transfer(kafka, topic_name, tmp_path / "out", group_id=group)
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": group})
-    found = consumer.committed([TopicPartition(topic_name, partition) for partition in range(2)], timeout=10)
+    found = consumer.committed([TopicPartition(topic_name, partition) for partition in range(2)], timeout=300)
     consumer.close()
     ends = {p: max(offset for partition, offset in oracle.values if partition == p) + 1 for p in range(2)}
     assert {position.partition: position.offset for position in found} == ends

@@ -121,7 +121,7 @@ def test_the_page_and_the_metrics_tell_the_truth_while_a_topic_is_filled_and_fol
         assert found["fink_dask_received_bytes_total"][topic] >= found["fink_dask_bytes_total"][topic]
         assert found["fink_dask_offsets_received"] == found["fink_dask_offsets"]
         assert "Fink" in browser.texts(".navbar a")
-    with urllib.request.urlopen(f"{base}/status", timeout=30) as answer:
+    with urllib.request.urlopen(f"{base}/status", timeout=300) as answer:
         assert 'href="fink"' in answer.read().decode()
     running.process.send_signal(signal.SIGINT)
     code, err = running.finish()

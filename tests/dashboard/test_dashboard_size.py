@@ -100,7 +100,7 @@ def test_there_is_one_page_however_many_clients_there_are_and_whatever_the_prefi
                 Reporter(other, Progress()),
             ):
                 wait_for(lambda: "fink_dask_transfers" in metrics(f"{base}/user/ada"), "the metrics")
-        with urllib.request.urlopen(f"{base}/user/ada/fink", timeout=30) as answer:
+        with urllib.request.urlopen(f"{base}/user/ada/fink", timeout=300) as answer:
             page = answer.read().decode()
         assert page.count('href="fink"') == 1
         assert "bokeh" in page

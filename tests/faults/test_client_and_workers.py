@@ -73,7 +73,7 @@ def assert_group_at_end(bootstrap: str, topic: str, group: str, oracle: Oracle) 
     consumer = Consumer(client_config(bootstrap) | {"group.id": group})
     try:
         wanted = {partition: offset + 1 for partition, offset in sorted(oracle.values)}
-        found = consumer.committed([TopicPartition(topic, partition) for partition in wanted], timeout=10)
+        found = consumer.committed([TopicPartition(topic, partition) for partition in wanted], timeout=300)
         assert {place.partition: place.offset for place in found} == wanted
     finally:
         consumer.close()
@@ -218,7 +218,7 @@ def test_04_a_worker_that_stood_still_until_its_range_was_done_elsewhere_cleans_
         transfer_range(item.range, item.settings)
     assert_exactly_once(tmp_path / "alerts", oracle.values)
     os.kill(late.pid, signal.SIGCONT)
-    late.join(30)
+    late.join(300)
     assert late.exitcode == 0
     assert_exactly_once(tmp_path / "alerts", oracle.values)
     ledger = first.settings.ledger

@@ -49,7 +49,7 @@ def shown(browser: Browser) -> Shown:
 
 def metrics(address: str) -> dict[str, dict[tuple[str, ...], float]]:
     """Ask for the metrics of fink-dask, as Prometheus does: the values of each, by those of its labels."""
-    with urllib.request.urlopen(f"{address}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"{address}/metrics", timeout=300) as answer:
         text = answer.read().decode()
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(text):

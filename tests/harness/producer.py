@@ -70,7 +70,7 @@ class OpenTransaction:
         try:
             for partition, end in ends.items():
                 where = TopicPartition(self.topic, partition)
-                while reader.get_watermark_offsets(where, timeout=5)[1] <= end:
+                while reader.get_watermark_offsets(where, timeout=DELIVERY_TIMEOUT_S)[1] <= end:
                     if time.monotonic() > deadline:
                         raise NotAcknowledgedError(f"the end of the transaction is not written to {where}")
                     time.sleep(0.01)

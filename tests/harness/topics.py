@@ -11,7 +11,9 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
-ADMIN_TIMEOUT_S = 30.0
+#: As long as a test waits for anything: one of five brokers on two busy cores may have to wait for its disk.
+ADMIN_TIMEOUT_S = 300.0
+_BOUNDED = {"operation_timeout": ADMIN_TIMEOUT_S, "request_timeout": ADMIN_TIMEOUT_S}
 
 
 def client_config(bootstrap: str) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def create_topic(
     """Create a topic and return when each of its partitions has a leader."""
     admin = _admin(bootstrap)
     topic = NewTopic(name, num_partitions=partitions, replication_factor=replicas, config=dict(config or {}))
-    admin.create_topics([topic], operation_timeout=ADMIN_TIMEOUT_S)[name].result(ADMIN_TIMEOUT_S)
+    admin.create_topics([topic], **_BOUNDED)[name].result()
     _wait_for(lambda: _leaders(admin, name) == partitions, f"{name} has no leader for each of {partitions} partitions")
 
 
@@ -44,7 +46,7 @@ def delete_topic(bootstrap: str, name: str, *, missing_ok: bool = False) -> None
     """Delete a topic and return when the broker no longer lists it."""
     admin = _admin(bootstrap)
     try:
-        admin.delete_topics([name], operation_timeout=ADMIN_TIMEOUT_S)[name].result(ADMIN_TIMEOUT_S)
+        admin.delete_topics([name], **_BOUNDED)[name].result()
     except KafkaException as error:
         if not (missing_ok and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART):
             raise
@@ -76,7 +78,7 @@ def own_topic(bootstrap: str, kind: str = "ztf") -> Iterator[str]:
 def add_partitions(bootstrap: str, name: str, total: int) -> None:
     """Raise a topic's partitions to `total` and return when each has a leader."""
     admin = _admin(bootstrap)
-    admin.create_partitions([NewPartitions(name, total)])[name].result(ADMIN_TIMEOUT_S)
+    admin.create_partitions([NewPartitions(name, total)], **_BOUNDED)[name].result()
     _wait_for(lambda: _leaders(admin, name) == total, f"{name} has no leader for each of {total} partitions")
 
 
@@ -88,7 +90,7 @@ def delete_records_before(bootstrap: str, topic: str, partition: int, offset: in
     place = TopicPartition(topic, partition, offset)
     admin = _admin(bootstrap)  # in a variable: a client that is collected answers none of its futures
     futures = admin.delete_records([place], request_timeout=ADMIN_TIMEOUT_S)
-    low: int = futures[place].result(ADMIN_TIMEOUT_S).low_watermark
+    low: int = futures[place].result().low_watermark
     return low
 
 

@@ -25,7 +25,7 @@ LONG_S = 1000.0
 def committed(bootstrap: str, group_id: str, topic: str, partitions: int) -> list[int]:
     consumer = Consumer(client_config(bootstrap) | {"group.id": group_id})
     wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
-    found = [position.offset for position in consumer.committed(wanted, timeout=30)]
+    found = [position.offset for position in consumer.committed(wanted, timeout=300)]
     consumer.close()
     return found
 

@@ -98,7 +98,7 @@ def test_a_wrong_topic_is_one_line_and_nothing_is_left_on_a_broker_that_would_cr
         ask_topic_id(Admin(settings), topic_name)
     assert topic_names(address) == {"right"}
     admin = AdminClient(client_config(address))  # in a variable: a collected client answers nothing
-    groups = admin.list_consumer_groups(request_timeout=10).result()
+    groups = admin.list_consumer_groups(request_timeout=300).result()
     assert (groups.valid, groups.errors) == ([], [])
 
 

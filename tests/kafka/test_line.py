@@ -107,9 +107,9 @@ def test_a_reader_that_waits_is_let_in_when_another_ends_and_one_that_is_stopped
     looked = threading.Event()
     thread = threading.Thread(target=line.wait, args=(second, None, looked.set))
     thread.start()
-    assert looked.wait(10)
+    assert looked.wait(300)
     line.leave(first)
-    thread.join(10)
+    thread.join(300)
     assert not thread.is_alive()
 
     def stop() -> None:

@@ -74,7 +74,7 @@ def test_a_topic_that_was_empty_at_the_first_look_is_planned_with_what_it_holds_
     with mock_broker() as broker:
         settings = KafkaSettings(broker.bootstrap_servers, reconnect_timeout_s=20)
         with open_inspector(settings, ["topic"]) as inspector:
-            AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics("topic", timeout=10)
+            AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics("topic", timeout=300)
             described = inspector.describe("topic")
             assert set(described.watermarks.values()) == {Watermarks(0, 0)}
             broker.publisher.publish("topic", [(0, b"", b"alert %d" % i) for i in range(1000, 2000)])

@@ -119,16 +119,16 @@ def test_a_kill_while_several_files_are_sent_in_parts_loses_and_doubles_nothing_
         if next(passing) < requests:
             return "pass"
         under_way.release()
-        is_dead.wait(30)
+        is_dead.wait(300)
         return "reset"
 
     object_store.wire.rule = rule
     ours = set(object_store.wire.connections)
     child = start(in_environment, object_store.environment, _transfer_in_parts, ledger)
     for _ in range(3):  # several requests are held back at once
-        assert under_way.acquire(timeout=30)
+        assert under_way.acquire(timeout=300)
     child.kill()
-    child.join(30)
+    child.join(300)
     is_dead.set()
     object_store.wire.wait_until_left(ours)
     object_store.wire.mend()

@@ -60,18 +60,18 @@ def test_another_range_comes_in_while_the_turn_is_given_away_and_only_then() -> 
         asked.set()
         with DecodeSlot(shared):
             came_in.set()
-            may_leave.wait(30)
+            may_leave.wait(300)
 
     with ThreadPoolExecutor(1) as pool:
         with DecodeSlot(shared) as turn:
             waiting = pool.submit(other)
-            assert asked.wait(30)
+            assert asked.wait(300)
             assert not came_in.is_set()
             with turn.given_away():
-                assert came_in.wait(30)
+                assert came_in.wait(300)
                 may_leave.set()
             assert is_free(shared, 0)
-        waiting.result(30)
+        waiting.result(300)
     assert is_free(shared)
 
 
@@ -104,11 +104,11 @@ def test_a_stop_while_the_turn_is_given_away_gives_nothing_back_that_it_has_not(
         def other() -> None:
             with DecodeSlot(shared):
                 came_in.set()
-                may_leave.wait(30)
+                may_leave.wait(300)
 
         with DecodeSlot(shared, stopped_after(0)) as turn, turn.given_away():
             pool.submit(other)
-            assert came_in.wait(30)
+            assert came_in.wait(300)
 
     with ThreadPoolExecutor(1) as pool:
         with pytest.raises(InterruptedTransferError):
@@ -147,7 +147,7 @@ def test_whoever_has_waited_longest_comes_in_next() -> None:
     def decode(number: int) -> None:
         with DecodeSlot(shared):
             order.append(number)
-            may_leave.wait(30)
+            may_leave.wait(300)
 
     with ThreadPoolExecutor(8) as pool:
         for number in range(8):
