@@ -154,11 +154,16 @@ def look_at_topics(
     Raises BrokerError if no topic matches, or the broker refuses or does not answer.
     """
     with open_glimpse(settings) as connection:
-        listed = Inspector(connection).topics()
+        inspector = Inspector(connection)
+        listed = inspector.topics()
         chosen, unmatched = _choose(listed, patterns, everything)
         partitions = {topic: found for topic in chosen if isinstance(found := listed.get(topic), list)}
         admin = connection.admin
         marks = ask_watermarks(admin, partitions)() if partitions else {}
+        if any(isinstance(each, BrokerError) for each in marks.values()):
+            # What was deleted since it was listed is not there, and nothing is wrong with it.
+            listed = {topic: listed[topic] for topic in inspector.topics() if topic in listed}
+            chosen, unmatched = _choose(listed, patterns, everything)
         oldest = _times(admin, partitions, OffsetSpec.for_timestamp(0))
         newest = _times(admin, partitions, OffsetSpec.max_timestamp())
         retention = _retentions(admin, list(partitions))

@@ -17,6 +17,8 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from fink_dask.kafka import overview
+from fink_dask.kafka.inspect import ask_watermarks
 from fink_dask.kafka.overview import commit_group_offsets
 from fink_dask.settings import KafkaSettings
 from fink_dask.units import duration_words, printable
@@ -56,6 +58,27 @@ def look(kafka: Any, *arguments: str, **options: Any) -> dict[str, dict[str, Any
     result = run_cli("topics", "--bootstrap-servers", kafka.bootstrap_servers, "--json", *arguments, **options)
     assert result.returncode == 0, result.stderr
     return {topic["topic"]: topic for topic in json.loads(result.stdout)["topics"]}
+
+
+def test_a_topic_that_is_deleted_while_topics_are_looked_at_is_not_there_and_not_an_error(
+    kafka: Any, held: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving, settings = f"{held}_e", KafkaSettings(kafka.bootstrap_servers)
+    create_topic(kafka.bootstrap_servers, leaving, 1)
+
+    def ask_too_late(admin: Any, partitions: Any) -> Any:
+        assert leaving in partitions
+        delete_topic(kafka.bootstrap_servers, leaving)
+        return ask_watermarks(admin, partitions)
+
+    monkeypatch.setattr(overview, "ask_watermarks", ask_too_late)
+    found = overview.look_at_topics(settings, [f"{held}_*"])
+    assert [topic.topic for topic in found.topics] == [f"{held}_{name}" for name in "abcd"]
+    assert all(topic.error is None for topic in found.topics)
+    create_topic(kafka.bootstrap_servers, leaving, 1)
+    there, gone = overview.look_at_topics(settings, [f"{held}_a", leaving]).topics
+    assert (there.error, gone.topic) == (None, leaving)
+    assert gone.error is not None, "whoever names a topic wants to know"
 
 
 def test_each_topic_says_what_it_holds_and_for_how_long_yet(kafka: Any, held: str) -> None:
