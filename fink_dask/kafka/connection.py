@@ -334,11 +334,16 @@ class Connection:
         while self._queues:
             self._queues.popitem()[1].close()
         begun = [*self._begun]
-        # As the process ends, which takes the consumer with it, Python 3.12.0 to 3.12.2 begin no thread any more.
-        with suppress(RuntimeError):
+        try:
             closing = in_background(lambda: (wait(begun), self.consumer.close()))
-            if not begun and wait([closing], timeout=_CLOSE_S).not_done:
-                log.debug("librdkafka has not ended a consumer in %.0f s", _CLOSE_S)
+        except RuntimeError:
+            # As the process ends, Python 3.12.0 to 3.12.2 begin no thread any more. A consumer that is still asked
+            # through ends with the process.
+            if not begun:
+                self.consumer.close()
+            return
+        if not begun and wait([closing], timeout=_CLOSE_S).not_done:
+            log.debug("librdkafka has not ended a consumer in %.0f s", _CLOSE_S)
 
     def begin(self, function: Callable[[], Answer]) -> Future[Answer]:
         """Begin to do something through the consumer in a thread of its own; it is not closed before that has ended."""

@@ -14,6 +14,7 @@ from fink_dask.avro.decoder import ColumnarDecoder
 from fink_dask.avro.schema import parse_schema
 from tests.alerts.made_up import AlertKind, avro_schema, encoded_alerts
 from tests.avro.oracle import assert_same
+from tests.harness.topics import PATIENCE_S
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_two_threads_that_ask_for_types_in_another_order_do_not_wait_for_each_ot
         for _ in range(12):
             records = [parse_schema(text).parsed for _ in questions]
             answers = [pool.submit(question, record) for question, record in zip(questions, records, strict=True)]
-            fields, whole = (answer.result(timeout=300) for answer in answers)
+            fields, whole = (answer.result(timeout=PATIENCE_S) for answer in answers)
             assert pa.struct(fields) == whole
 
 

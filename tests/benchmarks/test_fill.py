@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, TopicPartition
 from benchmarks.fill import FilledTopic, fill_topic
 from benchmarks.noise import ID_COLUMN, alert_ids, make_pool
 from tests.alerts.made_up import AlertKind, avro_schema
-from tests.harness.topics import client_config
+from tests.harness.topics import PATIENCE_S, client_config
 
 KINDS = (
     AlertKind.ZTF_LIGHT,
@@ -29,7 +29,7 @@ def values_of(bootstrap: str, topic: FilledTopic) -> list[bytes]:
     reader = Consumer(settings)
     reader.assign([TopicPartition(topic.name, partition, 0) for partition in range(len(topic.ends))])
     found: list[bytes] = []
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE_S
     while len(found) < topic.alerts:
         assert time.monotonic() < deadline, f"only {len(found)} of {topic.alerts} alerts came"
         found += [message.value() for message in reader.consume(100, 0.2)]

@@ -34,6 +34,7 @@ from tests.harness.dask import answers, scheduler_command, transfer_adapting, wi
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
 from tests.harness.planned import plan_topic
+from tests.harness.topics import PATIENCE_S
 
 pytestmark = pytest.mark.commands
 
@@ -71,7 +72,7 @@ def test_a_transfer_and_its_repair_on_an_existing_scheduler_are_exactly_once_and
     result = run_cli(*repair, dask_scheduler)
     assert result.returncode == 0, result.stderr
     assert_exactly_once(tmp_path / "out", oracle.values)
-    with Client(dask_scheduler, timeout=300) as client:
+    with Client(dask_scheduler, timeout=PATIENCE_S) as client:
         assert len(client.scheduler_info()["workers"]) == 2
 
         def left(dask_scheduler: Any) -> list[str]:
@@ -143,7 +144,7 @@ def test_workers_that_lack_the_package_are_named(tmp_path: Path, monkeypatch: py
     commands = (scheduler_command(port, python), worker_command(address, python=python))
     with processes(*commands, env=clean, cwd=tmp_path):
         wait_for(lambda: answers(address), "the scheduler")
-        with Client(address, timeout=300) as client, pytest.raises(TransferError, match="no fink-dask"):
+        with Client(address, timeout=PATIENCE_S) as client, pytest.raises(TransferError, match="no fink-dask"):
             check_workers(client, Needs(Ledger(tmp_path / "out"), KafkaSettings("127.0.0.1:1"), "topic"))
 
 
@@ -190,7 +191,7 @@ def test_a_worker_that_stands_still_is_not_waited_for_for_ever(
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
-        client.wait_for_workers(2, timeout=300)
+        client.wait_for_workers(2, timeout=PATIENCE_S)
         halted = psutil.Process(min(client.run(os.getpid).values()))
         halted.suspend()
         try:
@@ -275,7 +276,7 @@ def test_a_worker_that_goes_while_it_is_asked_lacks_nothing(kafka: Any, topic_na
     with LocalCluster(**size) as cluster, Client(cluster) as client:
         worker = worker_command(cluster.scheduler_address)
         with processes(worker, worker):
-            client.wait_for_workers(2, timeout=300)
+            client.wait_for_workers(2, timeout=PATIENCE_S)
             doomed = psutil.Process(min(client.run(os.getpid).values()))
             doomed.suspend()  # it does not answer any more
             killer = Timer(2, doomed.kill)

@@ -175,7 +175,7 @@ DASHBOARD = """
             seen["health"], seen["metrics"] = visit("/health")[0], visit("/metrics")[0]
             seen["info"] = visit("/info/main/workers.html")[0]
             seen["after_metrics"] = bokeh()
-            assert cluster.client.submit(sum, [1, 2]).result(300) == 3
+            assert cluster.client.submit(sum, [1, 2]).result(PATIENCE_S) == 3
             seen["after_work"] = bokeh()
             with ThreadPoolExecutor(3) as threads:
                 visits = list(threads.map(visit, ["/status", "/", "/workers"]))
@@ -185,7 +185,7 @@ DASHBOARD = """
             seen["again"] = visit("/status")[0]
             seen["nowhere"] = visit("/no-such-page")[0]
             seen["health_again"] = visit("/health")[0]
-            assert cluster.client.submit(sum, [3, 4]).result(300) == 7
+            assert cluster.client.submit(sum, [3, 4]).result(PATIENCE_S) == 7
         print(json.dumps(seen))
 """
 

@@ -29,7 +29,14 @@ from tests.harness.cli import remarks, run_cli, transfer_arguments
 from tests.harness.oracle import add_alerts, assert_exactly_once, fill_topic, places
 from tests.harness.planned import plan_topic
 from tests.harness.producer import open_transaction, produce, produce_transaction
-from tests.harness.topics import create_topic, delete_records_before, delete_topic, remove_topics, topic_names
+from tests.harness.topics import (
+    PATIENCE_S,
+    create_topic,
+    delete_records_before,
+    delete_topic,
+    remove_topics,
+    topic_names,
+)
 
 pytestmark = pytest.mark.usefixtures("shared_dask")
 
@@ -381,7 +388,7 @@ def test_group_offsets_are_committed_at_the_end_for_other_tools(kafka: Any, topi
     group = f"{topic_name}-group"
     transfer(kafka, topic_name, tmp_path / "out", group_id=group)
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": group})
-    found = consumer.committed([TopicPartition(topic_name, partition) for partition in range(2)], timeout=300)
+    found = consumer.committed([TopicPartition(topic_name, partition) for partition in range(2)], timeout=PATIENCE_S)
     consumer.close()
     ends = {p: max(offset for partition, offset in oracle.values if partition == p) + 1 for p in range(2)}
     assert {position.partition: position.offset for position in found} == ends

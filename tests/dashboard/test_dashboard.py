@@ -24,7 +24,7 @@ from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import assert_exactly_once, fill_topic, make_topic, wait_for
 from tests.harness.producer import produce
 from tests.harness.running import Running
-from tests.harness.topics import delete_records_before
+from tests.harness.topics import PATIENCE_S, delete_records_before
 
 LIGHT = AlertKind.ZTF_LIGHT
 STAGES = ["poll", "copy", "decode", "split", "write", "fsync", "commit"]
@@ -121,7 +121,7 @@ def test_the_page_and_the_metrics_tell_the_truth_while_a_topic_is_filled_and_fol
         assert found["fink_dask_received_bytes_total"][topic] >= found["fink_dask_bytes_total"][topic]
         assert found["fink_dask_offsets_received"] == found["fink_dask_offsets"]
         assert "Fink" in browser.texts(".navbar a")
-    with urllib.request.urlopen(f"{base}/status", timeout=300) as answer:
+    with urllib.request.urlopen(f"{base}/status", timeout=PATIENCE_S) as answer:
         assert 'href="fink"' in answer.read().decode()
     running.process.send_signal(signal.SIGINT)
     code, err = running.finish()

@@ -20,6 +20,7 @@ from tests.harness.browser import Browser
 from tests.harness.dashboard import keep_picture, metrics, shown
 from tests.harness.dask import running_scheduler
 from tests.harness.oracle import wait_for
+from tests.harness.topics import PATIENCE_S
 
 pytestmark = pytest.mark.browser
 
@@ -100,7 +101,7 @@ def test_there_is_one_page_however_many_clients_there_are_and_whatever_the_prefi
                 Reporter(other, Progress()),
             ):
                 wait_for(lambda: "fink_dask_transfers" in metrics(f"{base}/user/ada"), "the metrics")
-        with urllib.request.urlopen(f"{base}/user/ada/fink", timeout=300) as answer:
+        with urllib.request.urlopen(f"{base}/user/ada/fink", timeout=PATIENCE_S) as answer:
             page = answer.read().decode()
         assert page.count('href="fink"') == 1
         assert "bokeh" in page

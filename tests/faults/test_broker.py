@@ -24,7 +24,7 @@ from tests.harness.kafka import KafkaBroker, KafkaCluster
 from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, note, wait_for
 from tests.harness.producer import open_transaction, produce, produce_transaction, publish_schema
 from tests.harness.running import Running, finish
-from tests.harness.topics import add_partitions, client_config, create_topic, delete_records_before
+from tests.harness.topics import PATIENCE_S, add_partitions, client_config, create_topic, delete_records_before
 
 pytestmark = pytest.mark.usefixtures("shared_dask")
 
@@ -116,7 +116,7 @@ def test_07_questions_are_answered_after_the_broker_that_was_asked_is_killed(kaf
     (killed,) = [broker for broker in kafka_cluster.brokers if broker.node.node_id == asked]
     killed.kill()
     others = AdminClient(client_config(address))
-    wait_for(lambda: is_forgotten(asked, others.list_topics(timeout=300)), "the others know that it is gone")
+    wait_for(lambda: is_forgotten(asked, others.list_topics(timeout=PATIENCE_S)), "the others know that it is gone")
     watermarks = ask_watermarks(admin, {TOPIC: partitions})
     assert ask_topic_id(admin, TOPIC) == topic_id
     assert watermarks()[TOPIC] == empty
@@ -254,7 +254,7 @@ def test_13_a_compacted_topic_arrives_without_what_compaction_took(
     oracle = Oracle(schema, {})
     values = list(encoded_alerts(LIGHT, 40))
     note(oracle, produce(address, TOPIC, values, keys=[b"%d" % (number % 7) for number in range(40)]), values)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE_S
     generation = 0
     while True:
         newer = list(encoded_alerts(LIGHT, 1, seed=generation, first_id=1000 + generation))

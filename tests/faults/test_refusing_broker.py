@@ -20,7 +20,7 @@ from tests.harness.cli import run_cli, transfer_arguments
 from tests.harness.kafka import ExternalKafka
 from tests.harness.oracle import assert_exactly_once, fill_topic
 from tests.harness.secure import USER, SecureKafka, secure_kafka, ways
-from tests.harness.topics import ADMIN_TIMEOUT_S, client_config
+from tests.harness.topics import PATIENCE_S, client_config
 
 pytestmark = pytest.mark.links
 TOPIC = "ftransfer_ztf_2026-11-01_1"
@@ -50,7 +50,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
             for operation in (AclOperation.READ, AclOperation.DESCRIBE)
         ]
         for future in admin.create_acls(allowed).values():
-            future.result(ADMIN_TIMEOUT_S)
+            future.result(PATIENCE_S)
         yield found
     finally:
         found.broker.discard()

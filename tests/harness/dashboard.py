@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness.browser import Browser
 from tests.harness.kafka_install import PROJECT_ROOT
+from tests.harness.topics import PATIENCE_S
 
 #: Where pictures for the documentation are written to, if at all: tests leave the checkout as it is.
 PICTURES = "FINK_DASK_TEST_PICTURES"
@@ -49,7 +50,7 @@ def shown(browser: Browser) -> Shown:
 
 def metrics(address: str) -> dict[str, dict[tuple[str, ...], float]]:
     """Ask for the metrics of fink-dask, as Prometheus does: the values of each, by those of its labels."""
-    with urllib.request.urlopen(f"{address}/metrics", timeout=300) as answer:
+    with urllib.request.urlopen(f"{address}/metrics", timeout=PATIENCE_S) as answer:
         text = answer.read().decode()
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(text):

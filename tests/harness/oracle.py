@@ -19,7 +19,7 @@ from fink_dask.dataset.formats import format_of
 from tests.alerts.made_up import AlertKind, avro_schema, encoder
 from tests.harness.alerts_once import alerts_once
 from tests.harness.producer import Produced, produce, publish_schema
-from tests.harness.topics import create_topic
+from tests.harness.topics import PATIENCE_S, create_topic
 
 Place = tuple[int, int]
 
@@ -137,10 +137,6 @@ def same(found: Any, expected: Any) -> bool:
     if isinstance(expected, list) and isinstance(found, list):
         return len(found) == len(expected) and all(map(same, found, expected))
     return bool(type(found) is type(expected) and found == expected)
-
-
-#: What has not come by then does not come, however busy the machine is; a test has twice the time.
-PATIENCE_S = 300.0
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:

@@ -7,6 +7,7 @@ import threading
 from contextlib import suppress
 
 from tests.harness.kafka_settings import HOST
+from tests.harness.topics import PATIENCE_S
 
 
 class Wire:
@@ -23,12 +24,12 @@ class Wire:
 
     def __enter__(self) -> Wire:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(300)
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(PATIENCE_S)
         self.mend()
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(300)
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(PATIENCE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
 

@@ -15,7 +15,8 @@ import psutil
 
 from fink_dask.ledger.ledger import Ledger
 from tests.harness.cli import FEW_AT_ONCE, PROGRAM, environment, run_cli, transfer_arguments, unhurried
-from tests.harness.oracle import PATIENCE_S, Oracle, assert_exactly_once, wait_for
+from tests.harness.oracle import Oracle, assert_exactly_once, wait_for
+from tests.harness.topics import PATIENCE_S
 
 
 class Running:

@@ -27,6 +27,7 @@ from tests.harness.producer import (
     publish_schema,
 )
 from tests.harness.topics import (
+    PATIENCE_S,
     add_partitions,
     client_config,
     create_topic,
@@ -50,9 +51,9 @@ def messages(bootstrap: str, topic: str) -> Iterator[Message]:
     reader = consumer(bootstrap)
     left = partition_count(bootstrap, topic)
     reader.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in range(left)])
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE_S
     while left:
-        assert time.monotonic() < deadline, f"{topic}: {left} partitions not at their end after 300 s"
+        assert time.monotonic() < deadline, f"{topic}: {left} partitions not at their end after {PATIENCE_S:g} s"
         for message in reader.consume(1000, 0.1):
             error = message.error()
             if error is None:
@@ -135,7 +136,9 @@ def test_the_head_that_retention_removes_is_gone(kafka: Kafka, topic_name: str) 
     create_topic(kafka.bootstrap_servers, topic_name, partitions=1)
     records = produce(kafka.bootstrap_servers, topic_name, VALUES[:100])
     assert delete_records_before(kafka.bootstrap_servers, topic_name, 0, 40) == 40
-    low, high = consumer(kafka.bootstrap_servers).get_watermark_offsets(TopicPartition(topic_name, 0), timeout=300)
+    low, high = consumer(kafka.bootstrap_servers).get_watermark_offsets(
+        TopicPartition(topic_name, 0), timeout=PATIENCE_S
+    )
     assert (low, high) == (40, 100)
     assert read(kafka.bootstrap_servers, topic_name) == places(records[40:])
 

@@ -15,7 +15,7 @@ from tests.harness.kafka import ExternalKafka, KafkaBroker
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import wait_for
 from tests.harness.producer import produce
-from tests.harness.topics import client_config, create_topic
+from tests.harness.topics import PATIENCE_S, client_config, create_topic
 
 Kafka = KafkaBroker | ExternalKafka
 #: Who waits for this does not end before the time limit of the test.
@@ -25,7 +25,7 @@ LONG_S = 1000.0
 def committed(bootstrap: str, group_id: str, topic: str, partitions: int) -> list[int]:
     consumer = Consumer(client_config(bootstrap) | {"group.id": group_id})
     wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
-    found = [position.offset for position in consumer.committed(wanted, timeout=300)]
+    found = [position.offset for position in consumer.committed(wanted, timeout=PATIENCE_S)]
     consumer.close()
     return found
 

@@ -23,6 +23,7 @@ from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import wait_for
 from tests.harness.producer import open_transaction, produce, produce_transaction, publish_schema
 from tests.harness.topics import (
+    PATIENCE_S,
     client_config,
     create_topic,
     delete_records_before,
@@ -98,7 +99,7 @@ def test_a_wrong_topic_is_one_line_and_nothing_is_left_on_a_broker_that_would_cr
         ask_topic_id(Admin(settings), topic_name)
     assert topic_names(address) == {"right"}
     admin = AdminClient(client_config(address))  # in a variable: a collected client answers nothing
-    groups = admin.list_consumer_groups(request_timeout=300).result()
+    groups = admin.list_consumer_groups(request_timeout=PATIENCE_S).result()
     assert (groups.valid, groups.errors) == ([], [])
 
 

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from fink_dask.kafka.line import FIRST_FETCH_BYTES, MAX_FETCH_BYTES, MIN_FETCH_BYTES, Line
+from tests.harness.topics import PATIENCE_S
 
 QUEUE_BYTES = 2**24
 
@@ -107,9 +108,9 @@ def test_a_reader_that_waits_is_let_in_when_another_ends_and_one_that_is_stopped
     looked = threading.Event()
     thread = threading.Thread(target=line.wait, args=(second, None, looked.set))
     thread.start()
-    assert looked.wait(300)
+    assert looked.wait(PATIENCE_S)
     line.leave(first)
-    thread.join(300)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
     def stop() -> None:

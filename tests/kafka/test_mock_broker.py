@@ -14,6 +14,7 @@ from fink_dask.kafka.publish import MOCK_PARTITIONS, mock_broker
 from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import BATCH_BYTES, KafkaSettings
 from tests.harness.oracle import wait_for
+from tests.harness.topics import PATIENCE_S
 
 SCHEMA = b'{"type": "string"}'
 
@@ -74,7 +75,7 @@ def test_a_topic_that_was_empty_at_the_first_look_is_planned_with_what_it_holds_
     with mock_broker() as broker:
         settings = KafkaSettings(broker.bootstrap_servers, reconnect_timeout_s=20)
         with open_inspector(settings, ["topic"]) as inspector:
-            AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics("topic", timeout=300)
+            AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics("topic", timeout=PATIENCE_S)
             described = inspector.describe("topic")
             assert set(described.watermarks.values()) == {Watermarks(0, 0)}
             broker.publisher.publish("topic", [(0, b"", b"alert %d" % i) for i in range(1000, 2000)])

@@ -21,7 +21,7 @@ from fink_dask.settings import KafkaSettings
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import wait_for
 from tests.harness.producer import produce
-from tests.harness.topics import create_topic, delete_topic
+from tests.harness.topics import PATIENCE_S, create_topic, delete_topic
 
 LONG_S = 600.0
 
@@ -167,7 +167,7 @@ def test_connections_that_are_closed_while_others_ask_for_them_are_never_lent(
 def test_two_threads_never_share_a_connection(
     make_pool: Callable[[float], ConnectionPool], settings: KafkaSettings
 ) -> None:
-    pool, meet = make_pool(LONG_S), threading.Barrier(2, timeout=300)
+    pool, meet = make_pool(LONG_S), threading.Barrier(2, timeout=PATIENCE_S)
 
     def use(_: int) -> Connection:
         with pool.connect(settings) as connection:

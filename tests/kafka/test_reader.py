@@ -181,7 +181,7 @@ def test_readers_one_after_the_other_leave_no_threads_and_files_behind(
     threads, files = held()
     for _ in range(10):
         read(kafka.bootstrap_servers, mixed[0], OffsetRange(0, 0, 103))
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 10
     while held()[0] > threads or held()[1] > files:
         assert time.monotonic() < deadline, f"threads and files were {threads, files}, and now are {held()}"
         time.sleep(0.05)

@@ -24,7 +24,7 @@ from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import KafkaSettings
 from tests.harness.kafka import KafkaBroker
 from tests.harness.producer import Produced, produce, produce_transaction
-from tests.harness.topics import create_topic, delete_records_before, delete_topic, topic_names
+from tests.harness.topics import PATIENCE_S, create_topic, delete_records_before, delete_topic, topic_names
 
 #: Who waits for this does not end before the time limit of the test.
 STALL_TIMEOUT_S = 1000.0
@@ -152,7 +152,7 @@ def test_what_compaction_took_is_a_hole_and_not_a_loss(broker: KafkaBroker, topi
         assert reader.lost == []
         return reader, [offset for batch in batches for offset in batch.offsets]
 
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         # A segment is compacted when a later record has closed it.
         sent += produce(address, topic_name, [b"newer"], keys=[b"0"])

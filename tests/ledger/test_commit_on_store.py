@@ -40,6 +40,7 @@ from tests.harness.ledgers import (
 )
 from tests.harness.object_store import BUCKET, ObjectStore
 from tests.harness.store_crash import in_environment, killed_after, run_on_store
+from tests.harness.topics import PATIENCE_S
 
 FIRST, SECOND = OffsetRange(0, 0, 25), OffsetRange(3, 100, 130)
 PLAN = make_plan([FIRST, SECOND])
@@ -119,16 +120,16 @@ def test_a_kill_while_several_files_are_sent_in_parts_loses_and_doubles_nothing_
         if next(passing) < requests:
             return "pass"
         under_way.release()
-        is_dead.wait(300)
+        is_dead.wait(PATIENCE_S)
         return "reset"
 
     object_store.wire.rule = rule
     ours = set(object_store.wire.connections)
     child = start(in_environment, object_store.environment, _transfer_in_parts, ledger)
     for _ in range(3):  # several requests are held back at once
-        assert under_way.acquire(timeout=300)
+        assert under_way.acquire(timeout=PATIENCE_S)
     child.kill()
-    child.join(300)
+    child.join(PATIENCE_S)
     is_dead.set()
     object_store.wire.wait_until_left(ours)
     object_store.wire.mend()

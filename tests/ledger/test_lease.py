@@ -26,6 +26,7 @@ from fink_dask.ledger.outdir import create_ledger, remove_if_unused
 from fink_dask.ledger.restart import set_aside
 from tests.harness.crash import barrier, kill_self, pipe, run, start
 from tests.harness.ledgers import make_ledger, make_plan
+from tests.harness.topics import PATIENCE_S
 
 PLAN = make_plan([OffsetRange(0, 0, 1)])
 
@@ -169,7 +170,7 @@ def test_a_job_that_stood_still_finds_out_that_it_was_taken_over(
 ) -> None:
     here, there = pipe()
     process = start(_hold_until_told, ledger, there)
-    assert here.poll(300)
+    assert here.poll(PATIENCE_S)
     assert here.recv() == "held"
     os.kill(process.pid, signal.SIGSTOP)
     try:
@@ -180,14 +181,14 @@ def test_a_job_that_stood_still_finds_out_that_it_was_taken_over(
         with hold_lease(ledger) as held:
             os.kill(process.pid, signal.SIGCONT)
             here.send("check")
-            assert here.poll(300)
+            assert here.poll(PATIENCE_S)
             assert f"process {os.getpid()}" in here.recv()
-            process.join(300)
+            process.join(PATIENCE_S)
             held.check()
             assert is_held(ledger), "the late one has given back a lease that was not its own"
     finally:
         process.kill()
-        process.join(300)
+        process.join(PATIENCE_S)
 
 
 def _race(ledger: Ledger, gate: Any, end: Any) -> None:
@@ -210,16 +211,16 @@ def test_of_jobs_that_race_for_a_dead_lease_one_wins(tmp_path: Path) -> None:
         processes = [start(_race, ledger, gate, there) for _, there in pipes]
         answers = []
         for here, _ in pipes:
-            assert here.poll(300)
+            assert here.poll(PATIENCE_S)
             answers.append(here.recv())
         assert answers.count("won") == 1
         assert sum("is running" in answer for answer in answers) == 2
         winner = pipes[answers.index("won")][0]
         winner.send("check")
-        assert winner.poll(300)
+        assert winner.poll(PATIENCE_S)
         assert winner.recv() == "kept"
         for process in processes:
-            process.join(300)
+            process.join(PATIENCE_S)
 
 
 def test_a_job_that_looked_long_ago_does_not_push_out_the_one_that_came_since(

@@ -12,6 +12,7 @@ import pytest
 from fink_dask.errors import InterruptedTransferError
 from fink_dask.ranges.slots import DecodeSlot, DecodeSlots
 from tests.harness.oracle import wait_for
+from tests.harness.topics import PATIENCE_S
 
 
 def is_free(turns: DecodeSlots, times: int = 1) -> bool:
@@ -60,18 +61,18 @@ def test_another_range_comes_in_while_the_turn_is_given_away_and_only_then() -> 
         asked.set()
         with DecodeSlot(shared):
             came_in.set()
-            may_leave.wait(300)
+            may_leave.wait(PATIENCE_S)
 
     with ThreadPoolExecutor(1) as pool:
         with DecodeSlot(shared) as turn:
             waiting = pool.submit(other)
-            assert asked.wait(300)
+            assert asked.wait(PATIENCE_S)
             assert not came_in.is_set()
             with turn.given_away():
-                assert came_in.wait(300)
+                assert came_in.wait(PATIENCE_S)
                 may_leave.set()
             assert is_free(shared, 0)
-        waiting.result(300)
+        waiting.result(PATIENCE_S)
     assert is_free(shared)
 
 
@@ -104,11 +105,11 @@ def test_a_stop_while_the_turn_is_given_away_gives_nothing_back_that_it_has_not(
         def other() -> None:
             with DecodeSlot(shared):
                 came_in.set()
-                may_leave.wait(300)
+                may_leave.wait(PATIENCE_S)
 
         with DecodeSlot(shared, stopped_after(0)) as turn, turn.given_away():
             pool.submit(other)
-            assert came_in.wait(300)
+            assert came_in.wait(PATIENCE_S)
 
     with ThreadPoolExecutor(1) as pool:
         with pytest.raises(InterruptedTransferError):
@@ -147,7 +148,7 @@ def test_whoever_has_waited_longest_comes_in_next() -> None:
     def decode(number: int) -> None:
         with DecodeSlot(shared):
             order.append(number)
-            may_leave.wait(300)
+            may_leave.wait(PATIENCE_S)
 
     with ThreadPoolExecutor(8) as pool:
         for number in range(8):
