@@ -46,8 +46,9 @@ PEERS: dict[str, tuple[Contestant, ...]] = {
     "lsst_s": (FINK_CLIENT,),
     "lsst_l": (BEFORE, FINK_CLIENT, SPARK, FLINK, RAW_DRAIN, KAFKARROW),
 }
-#: A drain is a yardstick: the best of two is as fast as it goes.
-_DRAINS = 2
+#: Of these no more runs are made: a drain is a yardstick, of which the best is as fast as it goes, and the others take
+#: minutes for what takes this project seconds.
+MOST_RUNS: dict[Contestant, int] = dict.fromkeys((*READERS, FINK_CLIENT, SPARK, FLINK), 2)
 #: So many figures of more consumers and other batch sizes make a median.
 _SWEEPS = 3
 
@@ -143,7 +144,7 @@ def _all_turns(scale: Scale, runs: int, cores: int) -> Iterator[Turn]:
         for repetition in range(runs):
             yield Turn(topic, FINK_DASK, cores, BATCHSIZE, repetition, scale.limit_s)
             for peer in PEERS[topic]:
-                if peer in READERS and repetition >= _DRAINS:
+                if repetition >= MOST_RUNS.get(peer, runs):
                     continue
                 if peer != FINK_CLIENT or topic in scale.client_topics:
                     yield Turn(topic, peer, cores, BATCHSIZE, repetition, scale.limit_s)
