@@ -12,9 +12,11 @@ from benchmarks.cases import (
     CONSUMERS,
     FINK_CLIENT,
     FINK_DASK,
+    KINDS,
     MEMORY,
     PEERS,
     RAW_DRAIN,
+    SCALES,
     SPARK,
 )
 from benchmarks.results import Results
@@ -125,9 +127,7 @@ def best_drain(results: Results, topic: str) -> float | None:
 
 def label(results: Results, topic: str) -> str:
     """Name a topic by what it holds."""
-    if topic not in results.topics:
-        return topic
-    return label_of(results.topics[topic]["alerts"], results.topics[topic]["kind"])
+    return label_of(SCALES[results.run["scale"]].alerts[topic], KINDS[topic].value)
 
 
 def label_of(alerts: int, kind: str) -> str:
