@@ -161,6 +161,9 @@ class RangeReader:
         """Read up to the end of the range; yield the batches that are complete."""
         if not self.has_room:
             self.prefetch()
+        # The wait for the first turn was no silence of Kafka's.
+        self._silence.rest(time.monotonic() - self._moved)
+        self._heard = self._moved = time.monotonic()
         wanted = _POLL_RECORDS // 100  # until their size is known
         while self.position < self._range.end:
             self.check_stop()

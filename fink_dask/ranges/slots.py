@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +11,10 @@ from typing import Self
 
 from fink_dask.errors import InterruptedTransferError
 
-#: Seconds between two looks at whether the range is still wanted.
-_LOOK_S = 0.2
+#: Seconds between two looks at whether the range is still wanted, and whether it may begin.
+_LOOK_S = 0.1
+#: A turn that nobody has taken for so many seconds says that the ranges in the making wait for Kafka, not for cores.
+_IDLE_S = 0.1
 
 
 class DecodeSlots:
@@ -19,47 +22,87 @@ class DecodeSlots:
 
     A semaphore has no order: of many threads that wait and look up now and then, some would wait for minutes.
 
+    A range in the making holds its decoded rows, which are most of what a transfer takes of memory, so ranges that have
+    begun come before those that have not. Of these one begins beyond the turns, to take the turn while another one
+    waits for Kafka; more begin where that leaves a turn idle, as over a slow line.
+
     `count`: how many turns there are at once.
     """
 
     def __init__(self, count: int) -> None:
-        self._free = count
-        self._queue: deque[Event] = deque()
+        self._count = self._free = count
+        # How many ranges have begun, and have not ended.
+        self._begun = 0
+        self._idle_since = time.monotonic()
+        # Who waits: ranges that have begun, and those that have not.
+        self._again, self._first = deque[Event](), deque[Event]()
         self._lock = Lock()
 
-    def take(self, should_stop: Callable[[], bool]) -> None:
-        """Wait for a turn.
+    def begin(self, should_stop: Callable[[], bool]) -> None:
+        """Wait for the first turn of a range, which then has to `end`.
 
         Raises InterruptedTransferError if `should_stop` said so.
         """
+        self._wait(self._first, should_stop)
+
+    def take(self, should_stop: Callable[[], bool]) -> None:
+        """Wait for another turn.
+
+        Raises InterruptedTransferError if `should_stop` said so.
+        """
+        self._wait(self._again, should_stop)
+
+    def give(self) -> None:
+        """Give a turn back; of those that come first, whoever has waited longest gets it."""
         with self._lock:
-            if self._free:
-                self._free -= 1
-                return
-            mine = Event()
-            self._queue.append(mine)
+            self._give()
+
+    def end(self) -> None:
+        """Let another range begin."""
+        with self._lock:
+            self._begun -= 1
+            self._hand_on()
+
+    def _wait(self, queue: deque[Event], should_stop: Callable[[], bool]) -> None:
+        mine = Event()
+        with self._lock:
+            queue.append(mine)
+            self._hand_on()
         try:
             while not mine.wait(_LOOK_S):
                 if should_stop():
                     raise InterruptedTransferError("stopped")
+                with self._lock:
+                    self._hand_on()
         except BaseException:
             with self._lock:
-                if mine.is_set():
-                    self._hand_on()
+                if not mine.is_set():
+                    queue.remove(mine)
                 else:
-                    self._queue.remove(mine)
+                    self._begun -= queue is self._first
+                    self._give()
             raise
 
-    def give(self) -> None:
-        """Give a turn back; whoever has waited longest gets it."""
-        with self._lock:
-            self._hand_on()
+    def _give(self) -> None:
+        self._free += 1
+        self._idle_since = time.monotonic()
+        self._hand_on()
 
     def _hand_on(self) -> None:
-        if self._queue:
-            self._queue.popleft().set()
-        else:
-            self._free += 1
+        """Let those in whose turn it is."""
+        while self._free:
+            if self._again:
+                self._again.popleft().set()
+            elif self._first and self._may_begin():
+                self._first.popleft().set()
+                self._begun += 1
+            else:
+                break
+            self._free -= 1
+            self._idle_since = time.monotonic()
+
+    def _may_begin(self) -> bool:
+        return self._begun <= self._count or time.monotonic() - self._idle_since > _IDLE_S
 
 
 class DecodeSlot:
@@ -79,27 +122,30 @@ class DecodeSlot:
         self._has_it = False
 
     def __enter__(self) -> Self:
-        self._take()
+        if self._turns is not None:
+            self._turns.begin(self._should_stop)
+            self._has_it = True
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._give()
+        if self._turns is not None:
+            self._give(self._turns)
+            self._turns.end()
 
     @contextmanager
     def given_away(self) -> Iterator[None]:
         """Let others have the turn while the block lasts."""
-        self._give()
+        if self._turns is None:
+            yield
+            return
+        self._give(self._turns)
         try:
             yield
         finally:
-            self._take()
-
-    def _take(self) -> None:
-        if self._turns is not None:
             self._turns.take(self._should_stop)
             self._has_it = True
 
-    def _give(self) -> None:
-        if self._turns is not None and self._has_it:
+    def _give(self, turns: DecodeSlots) -> None:
+        if self._has_it:
             self._has_it = False
-            self._turns.give()
+            turns.give()

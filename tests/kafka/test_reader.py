@@ -6,6 +6,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import psutil
@@ -18,7 +19,7 @@ from fink_dask.kafka.reader import RangeReader
 from fink_dask.settings import BATCH_BYTES, KafkaSettings
 from tests.harness.kafka import ExternalKafka, KafkaBroker
 from tests.harness.producer import Produced, open_transaction, produce, produce_transaction
-from tests.harness.topics import create_topic, delete_topic
+from tests.harness.topics import PATIENCE_S, create_topic, delete_topic
 
 Kafka = KafkaBroker | ExternalKafka
 
@@ -168,6 +169,21 @@ def test_empty_and_missing_values_and_keys_reach_the_quarantine_untouched(kafka:
     assert batch.keys == keys
     assert batch.raw_bytes == 5
     assert all(stamp > before_ms for stamp in batch.timestamps_ms.tolist())
+
+
+def test_who_has_waited_long_for_a_turn_does_not_take_that_for_silence_of_kafkas(
+    kafka: Kafka, topic_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_topic(kafka.bootstrap_servers, topic_name, partitions=1)
+    with open_connection(KafkaSettings(kafka.bootstrap_servers, reconnect_timeout_s=PATIENCE_S)) as connection:
+        reader = RangeReader(connection, topic_name, OffsetRange(0, 0, 10), lambda: False)
+        reader.prefetch()
+        now = time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: now() + 2 * PATIENCE_S)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(next, reader.batches(1000, BATCH_BYTES))
+            produce(kafka.bootstrap_servers, topic_name, [b"late"] * 10)
+            assert len(first.result(PATIENCE_S)) == 10
 
 
 def test_readers_one_after_the_other_leave_no_threads_and_files_behind(
