@@ -218,19 +218,20 @@ class Display:
         self._tally, self._lock = self.progress.whole, self.progress.lock
         self._doing, self._since = "connecting to Kafka", clock()
         self._topics: set[str] = set()
-        self._live = Live(
-            _Picture(self._draw), console=self._console, transient=True, refresh_per_second=_DRAWN, auto_refresh=True
-        )
+        self._live = Live(_Picture(self._draw), console=self._console, transient=True, auto_refresh=False)
+        # Held while something is drawn or said: in a notebook, what is said meanwhile would become part of the drawing,
+        # and be gone with it. A signal may have something said by a thread that says something.
+        self._shown = threading.RLock()
         self._over = threading.Event()
         # Without a terminal; what a transfer does is said when it begins.
         self._line_at = clock() + (_LINE_S if first_line_s is None else first_line_s)
-        self._lines = threading.Thread(target=self._say_lines, name="fink-dask-lines", daemon=True)
+        shows = self._draw_again if self._is_live else self._say_lines
+        self._shows = threading.Thread(target=shows, name="fink-dask-display", daemon=True)
 
     def __enter__(self) -> Progress:
         if self._is_live:
             self._live.start(refresh=True)
-        else:
-            self._lines.start()
+        self._shows.start()
         return self.progress
 
     def __exit__(
@@ -238,10 +239,9 @@ class Display:
     ) -> None:
         self.progress.pass_on()
         self._over.set()
+        self._shows.join()
         if self._is_live:
             self._live.stop()
-        else:
-            self._lines.join()
 
     def _take(self, event: Event) -> None:
         """Say what is to be said of an event."""
@@ -274,9 +274,19 @@ class Display:
             yield f"Dask dashboard: {event.dashboard}"
 
     def _say(self, text: str, style: str = "") -> None:
+        # A terminal would break a line within a word; whatever else reads it wants it whole.
+        soft_wrap = not self._console.is_terminal
+        self._show(lambda: self._console.print(escape(text), style=style or None, soft_wrap=soft_wrap))
+
+    def _draw_again(self) -> None:
+        """Draw several times a second."""
+        while not self._over.wait(1 / _DRAWN):
+            self._show(self._live.refresh)
+
+    def _show(self, show: Callable[[], None]) -> None:
         try:
-            # A terminal would break a line within a word; whatever else reads it wants it whole.
-            self._console.print(escape(text), style=style or None, soft_wrap=not self._console.is_terminal)
+            with self._shown:
+                show()
         except BrokenPipeError:
             # Nobody reads the progress any more; the transfer is worth more than its bar.
             self._console.file = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115

@@ -173,15 +173,14 @@ def test_a_range_in_the_making_comes_before_one_that_has_waited_longer_to_begin(
         with DecodeSlot(shared):
             order.append("another begun")
 
-    with ThreadPoolExecutor(2) as pool:
-        with DecodeSlot(shared) as turn:
-            with turn.given_away():
-                pool.submit(go_on)
-                wait_for(lambda: order, "the first to begin")
-            pool.submit(begin)
-            wait_for(lambda: shared._first, "another to wait")
-            may_return.set()
-            wait_for(lambda: shared._again, "the first to wait")
+    with ThreadPoolExecutor(2) as pool, DecodeSlot(shared) as turn:
+        with turn.given_away():
+            pool.submit(go_on)
+            wait_for(lambda: order, "the first to begin")
+        pool.submit(begin)
+        wait_for(lambda: shared._first, "another to wait")
+        may_return.set()
+        wait_for(lambda: shared._again, "the first to wait")
     assert order == ["begun", "completed", "another begun"]
 
 

@@ -7,7 +7,9 @@ import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 from rich.console import Console
 
 from fink_dask.kafka.offsets import OffsetRange
@@ -16,8 +18,10 @@ from fink_dask.progress.events import Doing, Event, Note, RangeCommitted, RangeF
 from fink_dask.show import display
 from fink_dask.show.display import Display, Part, doing, flow
 from fink_dask.units import lasting
+from tests.harness.cli import environment
 from tests.harness.events import Clock, received, started
 from tests.harness.oracle import wait_for
+from tests.harness.topics import PATIENCE_S
 
 PARTS = [OffsetRange(number, 0, 4000) for number in range(4)]
 SIZE = 1040
@@ -221,3 +225,19 @@ def test_a_command_that_waits_says_so_and_for_how_long(
 
     with doing("looking at the topic"):
         wait_for(has_been_said, "a line")
+
+
+def test_what_is_said_in_a_notebook_stays_also_where_it_is_said_while_the_bar_is_drawn() -> None:
+    cell = """\
+import time
+from fink_dask.progress.events import Note
+from fink_dask.show import display
+display._DRAWN = 500
+with display.Display() as progress:
+    for number in range(300):
+        progress(Note(f"note {number}"))
+        time.sleep(0.01)"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    NotebookClient(notebook, timeout=PATIENCE_S, kernel_name="python3").execute(env=environment())
+    said = "".join(each.get("data", {}).get("text/plain", "") for each in notebook.cells[0].outputs)
+    assert re.findall(r"note (\d+)", said) == [str(number) for number in range(300)]
