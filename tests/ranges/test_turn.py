@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 import pytest
 
@@ -153,42 +153,7 @@ def test_whoever_has_waited_longest_comes_in_next() -> None:
     with ThreadPoolExecutor(8) as pool:
         for number in range(8):
             pool.submit(decode, number)
-            wait_for(lambda number=number: order or len(shared._first) == number, "it to wait")
-            wait_for(lambda number=number: len(shared._first) == number, "it to wait")
+            wait_for(lambda number=number: order or len(shared._queue) == number, "it to wait")
+            wait_for(lambda number=number: len(shared._queue) == number, "it to wait")
         may_leave.set()
     assert order == list(range(8))
-
-
-def test_a_range_in_the_making_comes_before_one_that_has_waited_longer_to_begin() -> None:
-    shared, order, may_return = DecodeSlots(1), [], threading.Event()
-
-    def go_on() -> None:
-        with DecodeSlot(shared) as turn:
-            with turn.given_away():
-                order.append("begun")
-                may_return.wait(PATIENCE_S)
-            order.append("completed")
-
-    def begin() -> None:
-        with DecodeSlot(shared):
-            order.append("another begun")
-
-    with ThreadPoolExecutor(2) as pool, DecodeSlot(shared) as turn:
-        with turn.given_away():
-            pool.submit(go_on)
-            wait_for(lambda: order, "the first to begin")
-        pool.submit(begin)
-        wait_for(lambda: shared._first, "another to wait")
-        may_return.set()
-        wait_for(lambda: shared._again, "the first to wait")
-    assert order == ["begun", "completed", "another begun"]
-
-
-def test_as_many_ranges_as_there_are_begin_where_all_wait_for_a_slow_line() -> None:
-    shared = DecodeSlots(1)
-    with ExitStack() as ranges:
-        for _ in range(5):
-            turn = ranges.enter_context(DecodeSlot(shared))
-            ranges.enter_context(turn.given_away())
-        assert is_free(shared)
-    assert is_free(shared)
