@@ -90,8 +90,8 @@ one machine and in one run (`{run["id"]}`, {run["date"]}). Ratios compare figure
 ## Times
 
 Seconds from the start of the program to its exit: the median of {run["runs"]} runs, and of
-{MOST_RUNS[FINK_CLIENT]} of fink-client and the engines, with the shortest and the longest in brackets; for the bare
-drain, the best of its runs. Kafka runs on the same {cores} cores. Blanks were not measured.
+{min(run["runs"], MOST_RUNS[FINK_CLIENT])} of fink-client and the engines, with the shortest and the longest in
+brackets; for the bare drain, the best of its runs. Kafka runs on the same {cores} cores. Blanks were not measured.
 
 {_times(results)}
 

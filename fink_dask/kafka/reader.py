@@ -162,8 +162,7 @@ class RangeReader:
         if not self.has_room:
             self.prefetch()
         # The wait for the first turn was no silence of Kafka's.
-        self._silence.rest(time.monotonic() - self._moved)
-        self._heard = self._moved = time.monotonic()
+        self._leave_out(time.monotonic() - self._moved)
         wanted = _POLL_RECORDS // 100  # until their size is known
         while self.position < self._range.end:
             self.check_stop()
@@ -261,8 +260,7 @@ class RangeReader:
             # has slept.
             slept = came - asked - _POLL_S
             kept = time.monotonic() - came + (slept if slept > _ASLEEP_S else 0)
-            self._heard, self._moved = self._heard + kept, self._moved + kept
-            self._silence.rest(kept)
+            self._leave_out(kept)
             if found is None:
                 self._waits_since += kept
         if found and self._waits_since is not None:
@@ -360,6 +358,11 @@ class RangeReader:
             time.sleep(min(left, _POLL_S))
         # It is this side that has not asked.
         self._heard = self._moved = time.monotonic()
+        self._silence.rest(seconds)
+
+    def _leave_out(self, seconds: float) -> None:
+        """Let time in which this side did not look be no silence of Kafka's."""
+        self._heard, self._moved = self._heard + seconds, self._moved + seconds
         self._silence.rest(seconds)
 
     def _account(self, messages: Sequence[Message]) -> Sequence[Message]:
