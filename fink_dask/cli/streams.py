@@ -9,11 +9,14 @@ import stat
 import sys
 from typing import Any
 
+_STDOUT, _STDERR = 1, 2
+
 
 class _Outlet(io.FileIO):
     """Goes nowhere once nobody reads it any more, as behind `| head`, or on a terminal that was closed.
 
-    What a command does is worth more than what it says: it goes on, and ends with the status that it would have.
+    What a command does is worth more than what it says: it goes on, and ends with the status that it would have. So it
+    does where what it says beside its results is written to a disk that is full; results must be written.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -28,7 +31,9 @@ class _Outlet(io.FileIO):
             return super().write(data)
         except OSError as error:
             if error.errno not in self._gone:
-                raise
+                if self.fileno() != _STDERR:
+                    raise
+                return memoryview(data).nbytes
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
@@ -37,12 +42,12 @@ class _Outlet(io.FileIO):
 
 def prepare_streams() -> None:
     """Open what was closed, as by ``>&-``: what is printed would go into the next file that is opened."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115, PTH123 - for as long as the process lives
-    sys.stdout, sys.stderr = _outlet(sys.stdout, 1), _outlet(sys.stderr, 2)
+    sys.stdout, sys.stderr = _outlet(sys.stdout, _STDOUT), _outlet(sys.stderr, _STDERR)
 
 
 def _outlet(stream: Any, descriptor: int) -> io.TextIOWrapper:

@@ -32,6 +32,11 @@ def closed_terminal() -> int:
     return theirs
 
 
+def full_disk() -> int:
+    """Return a file on a disk that takes no more."""
+    return os.open("/dev/full", os.O_WRONLY)
+
+
 def run(*typed: str, out: int = subprocess.PIPE, err: int = subprocess.PIPE) -> tuple[int, str, str]:
     """Run a command in a process of its own, which ignores SIGHUP as behind `nohup`; return its status and words."""
     done = subprocess.run(
@@ -60,6 +65,7 @@ def test_what_nobody_reads_costs_no_status_and_leaves_no_trace(typed: tuple[str,
     for gone in (broken_pipe, closed_terminal):
         assert run(*typed, out=gone()) == (code, "", err)
         assert run(*typed, err=gone()) == (code, out, "")
+    assert run(*typed, err=full_disk()) == (code, out, "")
 
 
 @pytest.mark.parametrize("gone", [broken_pipe, closed_terminal])
@@ -74,5 +80,14 @@ def test_a_transfer_that_nobody_watches_any_more_is_completed(
     assert (code, json.loads(out)["state"]) == (0, "complete")
 
 
+def test_a_transfer_whose_log_is_on_a_disk_that_is_full_is_completed(
+    kafka: Any, topic_name: str, tmp_path: Path
+) -> None:
+    oracle = fill_topic(kafka.bootstrap_servers, topic_name, AlertKind.ZTF_LIGHT, 200)
+    code, out, _ = run(*transfer_arguments(kafka, topic_name, tmp_path / "alerts"), err=full_disk())
+    assert (code, "complete" in out) == (0, True)
+    assert_exactly_once(tmp_path / "alerts", oracle.values)
+
+
 def test_an_output_that_is_full_is_still_a_failure() -> None:
-    assert run("--version", out=os.open("/dev/full", os.O_WRONLY))[0] == 1
+    assert run("--version", out=full_disk())[0] == 1
