@@ -17,6 +17,7 @@ from distributed import Client
 from distributed.security import Security
 
 import fink_dask
+from fink_dask.cluster.client import open_client
 from fink_dask.cluster.local import MEMORY_FRACTION, Cluster
 from fink_dask.cluster.readiness import SAID_S, Needs, check_fitness, no_workers
 from fink_dask.errors import SettingsError, TransferError, one_line, parameter
@@ -77,7 +78,7 @@ class Scheduler:
         try:
             # Where none is given, Dask's own configuration counts.
             security = Security(require_encryption=True, **given) if given else None
-            client: AbstractContextManager[Client] = Client(self.address, timeout=_CONNECT_S, security=security)
+            client: AbstractContextManager[Client] = open_client(self.address, timeout=_CONNECT_S, security=security)
         except (OSError, ValueError, RuntimeError, TypeError) as error:  # Dask's words where TLS is asked for, or not
             words = _NEEDS_TLS if "ssl_context" in str(error) else one_line(error)
             raise TransferError(f"no Dask scheduler answers at {self.address} ({words})") from error

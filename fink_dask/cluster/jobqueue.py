@@ -12,9 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from distributed import Client
 from distributed.security import Security
 
+from fink_dask.cluster.client import open_client
 from fink_dask.cluster.existing import check_workers
 from fink_dask.cluster.forkserver import without_interrupts
 from fink_dask.cluster.jobspec import JobSpec, check_path
@@ -74,7 +74,7 @@ def job_queue_cluster(
         watch.start()
         stack.callback(watch.stop)
         watch.wait_for_workers()
-        client = stack.enter_context(Client(cluster))
+        client = stack.enter_context(open_client(cluster))
         check_workers(client, needs, progress)
         # Each range that waits for its turn has a thread of its own.
         # Whether jobs will bring workers, however long the queue is, the watch knows.

@@ -24,6 +24,7 @@ from distributed.spans import SpansSchedulerExtension
 from distributed.system import MEMORY_LIMIT
 from distributed.utils import format_dashboard_link
 
+from fink_dask.cluster.client import open_client
 from fink_dask.cluster.forkserver import do_without_pandas, prepare_decoder, start_forkserver, without_interrupts
 from fink_dask.cluster.leftovers import dask_configuration
 from fink_dask.cluster.readiness import NO_LOOKAHEAD, NO_WORKERS_S, Lookahead
@@ -214,7 +215,7 @@ class LocalWorkers:
             offer_dashboard(self._started.scheduler)
             # Nobody's default: with two at once, the second would take this one for its user's, and the last to close
             # would leave Dask asking for a client.
-            with Client(self._started, set_as_default=False) as client:
+            with open_client(self._started, set_as_default=False) as client:
                 yield Cluster(client, memory, Lookahead(ahead, size.turns))
         finally:
             self._close()  # whoever settles what is left over relies on it that no attempt goes on

@@ -175,7 +175,9 @@ def test_a_notebook_shows_a_bar_and_goes_on_with_what_is_there(
         "print(fink_dask.verify('alerts').problems)",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
+    client = NotebookClient(
+        notebook, timeout=120, iopub_timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    )
     client.execute(env=environment())
     first, second, third = (cell.outputs for cell in notebook.cells)
     for outputs in (first, second, third):
