@@ -12,12 +12,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from dask.dataframe.dask_expr.io import FromMap
-from distributed import Client
 
 import fink_dask
 from fink_dask.api import topic as topic_module
 from fink_dask.api.topic import TopicFrame, TopicSource
 from fink_dask.avro.decoder import ColumnarDecoder, Decoding
+from fink_dask.cluster.client import open_client
 from fink_dask.errors import (
     BrokerError,
     CrowdedLineError,
@@ -117,7 +117,7 @@ def test_classes_are_counted_on_a_cluster(frame: TopicFrame, oracle: Oracle, das
         name = oracle.alert(place)["finkclass"]
         expected[name] = expected.get(name, 0) + 1
     expected.pop(None, None)
-    with Client(dask_scheduler):
+    with open_client(dask_scheduler):
         assert frame.groupby("finkclass").size().compute().to_dict() == expected
 
 

@@ -20,6 +20,7 @@ from nbclient import NotebookClient
 
 import fink_dask
 from fink_dask.api.settings import kafka_of, transfer_settings
+from fink_dask.cluster.client import open_client
 from fink_dask.cluster.local import usable_cores
 from fink_dask.errors import FinkDaskError, LedgerError, SettingsError
 from fink_dask.ledger.ledger import Ledger
@@ -191,7 +192,7 @@ def test_a_notebook_shows_a_bar_and_goes_on_with_what_is_there(
 def test_the_workers_of_a_client_do_the_work_and_it_stays_open(
     kafka: Any, topic: str, oracle: Oracle, tmp_path: Path, capsys: pytest.CaptureFixture[str], dask_scheduler: str
 ) -> None:
-    with Client(dask_scheduler) as client:
+    with open_client(dask_scheduler) as client:
         done = fink_dask.transfer(topic, tmp_path / "found", kafka.bootstrap_servers, columns=["objectId", "magpsf"])
         assert f"Dask dashboard: {client.dashboard_link.removesuffix('/status')}" in capsys.readouterr().err
         assert done.dataset.schema.names == ["magpsf", "objectId", "kafka_partition", "kafka_offset"]

@@ -17,6 +17,7 @@ from distributed import Client, LocalCluster
 import fink_dask
 from fink_dask.cluster import existing
 from fink_dask.cluster.choice import ClusterChoice
+from fink_dask.cluster.client import open_client
 from fink_dask.cluster.existing import Scheduler, check_workers, threads_of, workers_of
 from fink_dask.cluster.local import Cluster, usable_cores
 from fink_dask.cluster.readiness import Needs
@@ -72,7 +73,7 @@ def test_a_transfer_and_its_repair_on_an_existing_scheduler_are_exactly_once_and
     result = run_cli(*repair, dask_scheduler)
     assert result.returncode == 0, result.stderr
     assert_exactly_once(tmp_path / "out", oracle.values)
-    with Client(dask_scheduler, timeout=PATIENCE_S) as client:
+    with open_client(dask_scheduler, timeout=PATIENCE_S) as client:
         assert len(client.scheduler_info()["workers"]) == 2
 
         def left(dask_scheduler: Any) -> list[str]:
@@ -152,7 +153,7 @@ def test_workers_of_another_version_are_named(
     kafka: Any, dask_scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fink_dask, "__version__", f"{fink_dask.__version__}.post9")
-    with Client(dask_scheduler) as client, pytest.raises(TransferError, match="post9"):
+    with open_client(dask_scheduler) as client, pytest.raises(TransferError, match="post9"):
         check_workers(client, Needs(Ledger(tmp_path / "out"), KafkaSettings(kafka.bootstrap_servers), "topic"))
 
 
@@ -164,7 +165,7 @@ def test_workers_that_see_another_file_system_are_named(
     monkeypatch.chdir(tmp_path)
     ledger = Ledger(Path("/proc/self/cwd/out"))
     create_ledger(ledger)
-    with Client(dask_scheduler) as client, pytest.raises(TransferError, match=r"tcp://.*out\.fink"):
+    with open_client(dask_scheduler) as client, pytest.raises(TransferError, match=r"tcp://.*out\.fink"):
         check_workers(client, Needs(ledger, KafkaSettings(kafka.bootstrap_servers), topic_name))
     assert not list(ledger.path.glob(".token*"))
 
@@ -176,7 +177,7 @@ def test_workers_that_cannot_reach_kafka_are_named(
     create_ledger(ledger)
     (port,) = free_ports(1)
     unreachable = KafkaSettings(f"127.0.0.1:{port}", request_timeout_s=1.5)
-    with Client(dask_scheduler) as client, pytest.raises(TransferError, match=r"tcp://.*Kafka"):
+    with open_client(dask_scheduler) as client, pytest.raises(TransferError, match=r"tcp://.*Kafka"):
         check_workers(client, Needs(ledger, unreachable, topic_name))
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client
 
 import fink_dask
+from fink_dask.cluster.client import open_client
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.restart import old_datasets
 from fink_dask.store.location import locate
@@ -258,7 +258,7 @@ def test_workers_of_another_scheduler_write_to_a_store(
     refused = run_cli(*arguments)
     assert refused.returncode == 1
     assert "credentials" in refused.stderr
-    with Client(dask_scheduler) as client:
+    with open_client(dask_scheduler) as client:
         client.run(_give_credentials, object_store.environment)
         try:
             result = run_cli(*arguments)

@@ -238,7 +238,8 @@ with display.Display() as progress:
         progress(Note(f"note {number}"))
         time.sleep(0.01)"""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
-    # What is drawn is a message or two, of which a busy reader gets late ones too, if they are not too many.
+    # Each drawing is a message or two. Jupyter drops those that a busy reader is too late for; nbclient waits for the
+    # rest as long as for the cell.
     client = NotebookClient(notebook, timeout=PATIENCE_S, iopub_timeout=PATIENCE_S, kernel_name="python3")
     client.execute(env=environment())
     said = "".join(each.get("data", {}).get("text/plain", "") for each in notebook.cells[0].outputs)
