@@ -66,6 +66,9 @@ _CLOSE_S = 10.0
 _REFUSED_S, _FOREIGN_S = 1.0, 3.0
 #: Or for so many times what that has taken to come out: a far line that was cut, and looks like it, is tried once more.
 _FOREIGN_TIMES = 3
+#: Seconds for which one of several questions is asked again where a broker says what may pass, such as that it does not
+#: lead a partition any more, or not yet.
+_SETTLES_S = 5.0
 #: What librdkafka says where a question got no answer.
 _SILENT = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
 #: What is asked for at once where a few records are enough; a batch that is larger still comes.
@@ -127,8 +130,8 @@ class Admin:
     ) -> Callable[[], dict[Key, Answer | KafkaError]]:
         """Ask about many things at once, and do not wait yet.
 
-        Returns: waits for the answers, and returns what the broker refuses as a KafkaError; it raises a
-        BrokerUnavailableError if there is no answer in time.
+        Returns: waits for the answers, and returns what the broker refuses as a KafkaError, once it has refused it for
+        a few seconds if that may pass; it raises a BrokerUnavailableError if there is no answer in time.
         """
         wait, asked = _AdminWait(self, asks_again=True), question(self.client)
 
@@ -138,7 +141,7 @@ class Admin:
                 found: dict[Key, Answer | KafkaError] = {}
                 for key, future in futures.items():
                     found[key] = one = wait.answer_or_refusal(future)
-                    if isinstance(one, KafkaError) and one.code() in _SILENT:
+                    if isinstance(one, KafkaError) and wait.may_be_answered(one):
                         wait.pause(one)
                         futures = question(self.client)
                         break
@@ -492,6 +495,13 @@ class _Wait:
             error: KafkaError = exception.args[0]
             return error
 
+    def may_be_answered(self, error: KafkaError) -> bool:
+        """Tell whether one of several questions is worth asking again."""
+        if error.code() in _SILENT:
+            return True
+        # All the others wait for it, so that what lasts is left to who asks.
+        return is_transient(error) and time.monotonic() - self._began < _SETTLES_S
+
     def pause(self, error: KafkaError) -> None:
         """Pause before the question is asked once more, or raise if there is no use or no time left."""
         self._serve(0)
@@ -565,6 +575,18 @@ class _AdminWait(_Wait):
         self._learning: Future[None] | None = None
         # How long it is waited before the next time, as the others may not know yet; and since when.
         self._lost_s, self._since = _LOST_S, self._began
+
+    def pause(self, error: KafkaError) -> None:
+        """Pause, and have the client find out who leads what, as it has asked who does not.
+
+        It finds out by itself only where it is told that a broker leads no longer, and not where that one leads again:
+        its epoch is another one then, and the one that the client says is refused, for up to a quarter of an hour. See
+        `rd_kafka_admin_result_err_refresh` in
+        https://github.com/confluentinc/librdkafka/blob/master/src/rdkafka_admin.c.
+        """
+        super().pause(error)
+        if error.code() not in _SILENT:
+            wait([self._admin.learn()], timeout=_LOST_S)
 
     def _is_outdated(self) -> bool:
         now = time.monotonic()

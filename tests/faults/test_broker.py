@@ -6,10 +6,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import ElectionType, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from fink_dask.kafka.connection import Admin
@@ -116,16 +118,31 @@ def test_07_questions_are_answered_after_the_broker_that_was_asked_is_killed(kaf
     (killed,) = [broker for broker in kafka_cluster.brokers if broker.node.node_id == asked]
     killed.kill()
     others = AdminClient(client_config(address))
-    wait_for(lambda: is_forgotten(asked, others.list_topics(timeout=PATIENCE_S)), "the others know that it is gone")
+    wait_for(lambda: asked not in known(others.list_topics(timeout=PATIENCE_S)), "the others know that it is gone")
     watermarks = ask_watermarks(admin, {TOPIC: partitions})
     assert ask_topic_id(admin, TOPIC) == topic_id
     assert watermarks()[TOPIC] == empty
 
+    # It comes back, and leads some of them again: who leads them now refuses what it is asked of them.
+    killed.start()
+    places = [TopicPartition(TOPIC, partition) for partition in partitions]
 
-def is_forgotten(broker: int, metadata: Any) -> bool:
-    """Tell whether a broker is neither named nor leads a partition."""
-    leaders = {each.leader for topic in metadata.topics.values() for each in topic.partitions.values()}
-    return broker not in metadata.brokers and leaders <= set(metadata.brokers)
+    def leads_again() -> bool:
+        with suppress(KafkaException):  # before it has caught up with the others
+            others.elect_leaders(ElectionType.PREFERRED, places).result()
+        return asked in leaders(others.list_topics(timeout=PATIENCE_S))
+
+    wait_for(leads_again, "it leads again what it led")
+    assert ask_watermarks(admin, {TOPIC: partitions})()[TOPIC] == empty
+
+
+def known(metadata: Any) -> set[int]:
+    """Return the brokers that are there, and those that lead a partition, there or not."""
+    return set(metadata.brokers) | leaders(metadata)
+
+
+def leaders(metadata: Any) -> set[int]:
+    return {each.leader for topic in metadata.topics.values() for each in topic.partitions.values()}
 
 
 def summary_of(outdir: Path) -> dict[str, Any]:
