@@ -71,8 +71,8 @@ def test_fewer_open_files_than_the_workers_take_are_one_line_and_no_waiting(
     typed = transfer_arguments(kafka, topic_name, tmp_path / "alerts")
     command = ["sh", "-c", 'ulimit -n 64 && exec "$@"', "sh", *PROGRAM, *typed]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
-    assert done.returncode == 2
-    assert "ulimit -n" in done.stderr.splitlines()[-1]
+    assert done.returncode == 2, done.stderr
+    assert "ulimit -n" in done.stderr.splitlines()[-1], done.stderr
 
 
 def test_as_many_files_as_workers_take_may_be_open_and_a_users_own_limit_comes_back() -> None:
