@@ -14,6 +14,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -85,7 +86,8 @@ def jsonable(value: Any) -> Any:
 def print_failure(error: str, state: str = "failed") -> None:
     """Print the object of a command that was asked for one, and has ended before there was any."""
     if _Run.is_json and not _Run.has_printed:
-        print_json({"state": state, "error": error})
+        with suppress(OSError):  # stderr has the words, where stdout is on a disk that is full
+            print_json({"state": state, "error": error})
 
 
 def say(text: str, err: bool = False) -> None:

@@ -32,7 +32,7 @@ class _Outlet(io.FileIO):
         except OSError as error:
             if error.errno not in self._gone:
                 if self.fileno() != _STDERR:
-                    raise
+                    raise OSError(error.errno, error.strerror, "standard output") from error
                 return memoryview(data).nbytes
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())

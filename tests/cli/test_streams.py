@@ -89,5 +89,8 @@ def test_a_transfer_whose_log_is_on_a_disk_that_is_full_is_completed(
     assert_exactly_once(tmp_path / "alerts", oracle.values)
 
 
-def test_an_output_that_is_full_is_still_a_failure() -> None:
-    assert run("--version", out=full_disk())[0] == 1
+def test_an_output_that_is_full_is_a_failure_of_the_output_and_not_of_the_dataset() -> None:
+    code, _, err = run("--version", out=full_disk())
+    assert (code, err.count("\n"), "standard output" in err) == (1, 1, True)
+    code, _, err = run("status", "nowhere", "--json", out=full_disk())
+    assert (code, err.count("\n"), "nowhere" in err) == (1, 1, True)
