@@ -9,7 +9,7 @@ LOCK_PYTHON := 3.11
 # More than there are cores, because tests wait for something half of their time; each takes 1.3 GB, with what it starts.
 # They share one Kafka.
 TEST_PROCESSES ?= 6
-PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 FURTHER := $(addprefix test-,faults links kills following stores commands docs packaging readers browser)
 # Seconds after which a target fails, whatever is left of it.
 LIMIT ?= 3600

@@ -27,6 +27,7 @@ pytest_plugins = [
     "tests.harness.costs",
     "tests.harness.examples",
     "tests.harness.forked",
+    "tests.harness.hanging",
     "tests.harness.shared",
 ]
 

@@ -149,7 +149,7 @@ def main() -> int:
     chosen = ["--target", given.target, *given.paths]
     tests = collect(chosen)
     quietly = ["-q", "-p", "no:cacheprovider", "-p", "tests.repeat", "--no-header"]
-    shared = ["-n", str(given.processes), "--dist", "loadfile", "--no-loadscope-reorder"]
+    shared = ["-n", str(given.processes), "--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart", "0"]
     command = [sys.executable, "-m", "pytest", *quietly, *shared, *chosen]
     run(tests, given.times, given.busy, command, given.results)
     return summarise(tests, given.times, given.results)
