@@ -127,8 +127,8 @@ _PASSING = frozenset(
     }
 )
 
-#: Since when librdkafka begins anew with the servers that it was given, where all that it knows are down. It draws by lot
-#: then which of a name's addresses comes first, so that one that is dead may do so again and again: `rd_getaddrinfo` in
+#: Since when librdkafka begins anew with the servers that it was given, where all that it knows are down. It draws by
+#: lot then which of a name's addresses comes first, so that one that is dead may do so again and again:
 #: https://github.com/confluentinc/librdkafka/blob/master/src/rdaddr.c. Otherwise they take turns.
 _REBOOTSTRAPS = (2, 10)
 
