@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError, parameter
+from fink_dask.kafka.admin import Admin, in_background
 from fink_dask.kafka.confluent import (
     Debounce,
     KafkaError,
@@ -26,7 +27,7 @@ from fink_dask.kafka.confluent import (
     is_of_groups,
     is_transient,
 )
-from fink_dask.kafka.connection import Admin, Arrived, Connection, in_background, open_glimpse
+from fink_dask.kafka.connection import Arrived, Connection, open_glimpse
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import no_such_topic, schema_topic
 from fink_dask.kafka.window import EVERYTHING, ask_offsets, ask_window

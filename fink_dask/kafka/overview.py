@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SettingsError, parameter, spell
+from fink_dask.kafka.admin import Admin
 from fink_dask.kafka.confluent import (
     AdminClient,
     ConfigResource,
@@ -22,7 +23,7 @@ from fink_dask.kafka.confluent import (
     TopicPartition,
     broker_error,
 )
-from fink_dask.kafka.connection import Admin, open_connection, open_glimpse
+from fink_dask.kafka.connection import open_connection, open_glimpse
 from fink_dask.kafka.inspect import Inspector, ask_watermarks
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import FINK_PATTERNS, choose_topics, no_such_topic, no_such_topics

@@ -9,8 +9,9 @@ from statistics import median
 from typing import Any
 
 from fink_dask.errors import BrokerError
+from fink_dask.kafka.admin import Admin, in_background
 from fink_dask.kafka.confluent import AdminClient, OffsetSpec, TopicPartition, is_transient
-from fink_dask.kafka.connection import Admin, Connection, in_background, open_connection
+from fink_dask.kafka.connection import Connection, open_connection
 from fink_dask.kafka.inspect import Sample
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.units import rate_words

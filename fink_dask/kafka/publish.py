@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError
+from fink_dask.kafka.admin import Admin
 from fink_dask.kafka.confluent import (
     Errors,
     KafkaError,
@@ -26,7 +27,6 @@ from fink_dask.kafka.confluent import (
     client_config,
     in_words,
 )
-from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.inspect import Inspector
 from fink_dask.settings import KafkaSettings
 from fink_dask.units import pluralize

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from fink_dask.batches import RawBatch
 from fink_dask.errors import BrokerError, BrokerUnavailableError, CrowdedLineError, InterruptedTransferError, parameter
+from fink_dask.kafka.admin import in_background
 from fink_dask.kafka.confluent import (
     KafkaError,
     Message,
@@ -19,7 +20,7 @@ from fink_dask.kafka.confluent import (
     is_of_groups,
     is_transient,
 )
-from fink_dask.kafka.connection import Connection, in_background, open_glimpse
+from fink_dask.kafka.connection import Connection, open_glimpse
 from fink_dask.kafka.inspect import UNKNOWN_ID, ask_topic_id
 from fink_dask.kafka.line import Line
 from fink_dask.kafka.offsets import Interval, OffsetRange

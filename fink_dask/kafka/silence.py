@@ -7,8 +7,9 @@ import time
 from concurrent.futures import Future
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError
+from fink_dask.kafka.admin import in_background
 from fink_dask.kafka.confluent import Debounce
-from fink_dask.kafka.connection import Connection, in_background
+from fink_dask.kafka.connection import Connection
 from fink_dask.kafka.inspect import ask_watermarks, is_missing
 from fink_dask.kafka.offsets import OffsetRange, Watermarks
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError
+from fink_dask.kafka.admin import Admin
 from fink_dask.kafka.confluent import IsolationLevel, KafkaError, OffsetSpec, TopicPartition, broker_error
-from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.units import Moment, Window
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fink_dask.errors import FinkDaskError, SettingsError, StorageError
-from fink_dask.kafka.connection import in_background
+from fink_dask.kafka.admin import in_background
 from fink_dask.kafka.inspect import Inspector, TopicDescription, open_inspector
 from fink_dask.kafka.topics import TopicChoice
 from fink_dask.ledger.outdir import find_ledger

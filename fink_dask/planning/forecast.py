@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from fink_dask.dataset.formats import FORMATS, Layout, Origin
 from fink_dask.errors import BrokerError, InterruptedTransferError, StorageError, parameter
-from fink_dask.kafka.connection import Admin, Connection
+from fink_dask.kafka.admin import Admin
+from fink_dask.kafka.connection import Connection
 from fink_dask.kafka.inspect import Sample
 from fink_dask.kafka.line import OF_USE
 from fink_dask.kafka.offsets import OffsetRange, Watermarks

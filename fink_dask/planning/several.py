@@ -22,8 +22,8 @@ from fink_dask.errors import (
     SettingsError,
     parameter,
 )
+from fink_dask.kafka.admin import Admin
 from fink_dask.kafka.confluent import Debounce
-from fink_dask.kafka.connection import Admin
 from fink_dask.kafka.inspect import Inspector, TopicDescription
 from fink_dask.kafka.topics import MAX_TOPICS, TopicChoice, holds_predictions, survey_of
 from fink_dask.ledger.ledger import storage_error

@@ -18,7 +18,7 @@ from fink_dask.errors import (
     TransferError,
     parameter,
 )
-from fink_dask.kafka.connection import Admin
+from fink_dask.kafka.admin import Admin
 from fink_dask.kafka.inspect import Inspector, Sample, TopicDescription, is_other_topic
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.kafka.overview import commit_group_offsets

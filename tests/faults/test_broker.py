@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import ElectionType, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from fink_dask.kafka.connection import Admin
+from fink_dask.kafka.admin import Admin
 from fink_dask.kafka.inspect import ask_topic_id, ask_watermarks
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.ledger.ledger import Ledger

@@ -180,9 +180,9 @@ def _become(asked: int, *files: int) -> None:
     os.chdir(wanted["cwd"])
     sys.argv = wanted["argv"]
     if wanted["impatient"]:
-        from fink_dask.kafka import connection
+        from fink_dask.kafka import admin
 
-        connection._UNREACHED_S = connection._UNREACHED_SECURED_S = 1.0
+        admin._UNREACHED_S = admin._UNREACHED_SECURED_S = 1.0
     # Not closed where others take their place, as Python's own are not.
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)

@@ -16,9 +16,11 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError, one_line
+from fink_dask.kafka import admin as admin_module
 from fink_dask.kafka import connection as connection_module
+from fink_dask.kafka.admin import Admin
 from fink_dask.kafka.confluent import Errors, broker_error, is_transient
-from fink_dask.kafka.connection import Admin, Connection, open_connection
+from fink_dask.kafka.connection import Connection, open_connection
 from fink_dask.settings import KafkaSettings
 from tests.harness.kafka_settings import free_ports
 from tests.harness.oracle import wait_for
@@ -153,7 +155,7 @@ def nothing() -> None:
 def test_a_far_line_that_is_cut_as_it_is_connected_is_not_taken_for_another_protocol(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection_module, "_FOREIGN_S", 0.0)  # so that a tenth of a second is far
+    monkeypatch.setattr(admin_module, "_FOREIGN_S", 0.0)  # so that a tenth of a second is far
     admin, answer = Admin(KafkaSettings(SERVERS, request_timeout_s=60)), Future[str]()
     steps = (*[nothing] * 4, hang_up(admin, SERVERS), *[nothing] * 3, lambda: answer.set_result("answer"))
     admin.client = ScriptedClient(*steps)
@@ -161,8 +163,8 @@ def test_a_far_line_that_is_cut_as_it_is_connected_is_not_taken_for_another_prot
 
 
 def test_one_of_several_servers_that_hangs_up_does_not_speak_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "_FOREIGN_S", 0.0)
-    monkeypatch.setattr(connection_module, "_FOREIGN_TIMES", 0)
+    monkeypatch.setattr(admin_module, "_FOREIGN_S", 0.0)
+    monkeypatch.setattr(admin_module, "_FOREIGN_TIMES", 0)
     admin = Admin(KafkaSettings("127.0.0.1:1,127.0.0.1:2", request_timeout_s=60))
     client = ScriptedClient(hang_up(admin, "127.0.0.1:1"), *[nothing] * 3, hang_up(admin, "127.0.0.1:2"))
     admin.client = client
@@ -221,7 +223,7 @@ class LostClient:
 
 
 def test_where_a_broker_is_gone_the_others_are_asked_who_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "_LOST_S", 0.05)
+    monkeypatch.setattr(admin_module, "_LOST_S", 0.05)
     admin = Admin(KafkaSettings(SERVERS, request_timeout_s=60))
     admin.client = LostClient(admin.errors)
 
@@ -319,7 +321,7 @@ if sys.argv[2] == "asked":
 from fink_dask.settings import KafkaSettings
 from fink_dask.errors import BrokerUnavailableError
 from fink_dask.kafka.inspect import open_inspector
-from fink_dask.kafka.connection import Admin
+from fink_dask.kafka.admin import Admin
 from fink_dask.kafka.inspect import ask_topic_id
 settings = KafkaSettings(sys.argv[1], request_timeout_s=1.5)
 for asks in (lambda: ask_topic_id(Admin(settings), "topic"), lambda: inspector.describe("topic")):

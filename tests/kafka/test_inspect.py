@@ -13,7 +13,8 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, MissingSchemaError, SchemaError
-from fink_dask.kafka.connection import Admin, Connection
+from fink_dask.kafka.admin import Admin
+from fink_dask.kafka.connection import Connection
 from fink_dask.kafka.inspect import UNKNOWN_ID, Inspector, ask_topic_id, ask_watermarks, open_inspector
 from fink_dask.kafka.offsets import Watermarks
 from fink_dask.kafka.topics import schema_topic

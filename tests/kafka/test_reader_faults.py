@@ -16,8 +16,9 @@ from confluent_kafka import KafkaError
 from fink_dask.batches import RawBatch
 from fink_dask.errors import BrokerError, BrokerUnavailableError, InterruptedTransferError
 from fink_dask.kafka import reader as reader_module
+from fink_dask.kafka.admin import Admin
 from fink_dask.kafka.confluent import SURE_S, Errors
-from fink_dask.kafka.connection import Admin, open_connection
+from fink_dask.kafka.connection import open_connection
 from fink_dask.kafka.inspect import ask_topic_id
 from fink_dask.kafka.offsets import OffsetRange, Watermarks, merge, total
 from fink_dask.kafka.reader import RangeReader
