@@ -127,11 +127,6 @@ _PASSING = frozenset(
     }
 )
 
-#: Since when librdkafka begins anew with the servers that it was given, where all that it knows are down. It draws by
-#: lot then which of a name's addresses comes first, so that one that is dead may do so again and again:
-#: https://github.com/confluentinc/librdkafka/blob/master/src/rdaddr.c. Otherwise they take turns.
-_REBOOTSTRAPS = (2, 10)
-
 #: Seconds for which a finding has to last before it is believed.
 SURE_S = 10.0
 
@@ -242,10 +237,6 @@ def librdkafka_version() -> str:
     return str(said if isinstance(said, str) else said[0])  # confluent-kafka 2.12.0 says nothing but the text
 
 
-def _version() -> tuple[int, ...]:
-    return tuple(map(int, librdkafka_version().split(".")[:2]))
-
-
 def client_library() -> str:
     """Return the file that has the C library, or is linked with it."""
     return str(cimpl.__file__)
@@ -320,8 +311,6 @@ def client_config(settings: KafkaSettings, errors: Errors) -> dict[str, Any]:
         "error_cb": errors,
         "logger": errors,
     }
-    if _version() >= _REBOOTSTRAPS:
-        config["metadata.recovery.strategy"] = "none"
     security = settings.security
     if has_sasl(security.protocol):
         config |= {"sasl.mechanisms": security.mechanism, **_who_we_are(security)}
