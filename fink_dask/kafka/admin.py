@@ -35,8 +35,9 @@ LOOK_S = 0.1
 #: the broker that this names, in three round trips each, or eight with TLS and SASL; behind two satellites each takes a
 #: second.
 _UNREACHED_S, _UNREACHED_SECURED_S = 12.0, 24.0
-#: Seconds without an answer, where a connection fails, after which an admin client is to find out who is there.
-_LOST_S = 3.0
+#: Seconds without an answer, where a connection fails and where none does, after which an admin client is to find out
+#: who is there.
+_LOST_S, _SILENT_S = 3.0, 8.0
 #: Seconds for which librdkafka does not say again what a connection fails of.
 _SAID_ONCE_S = 30.0
 #: How long a question goes on where a broker has refused for good, as it may still be starting; and where it speaks
@@ -59,7 +60,9 @@ class Admin:
     waits, it connects as soon as it was refused, 10,000 times a second and more: each try has the question look again,
     which takes the pause before the next one away (`RD_KAFKA_OP_CONNECT` in
     https://github.com/confluentinc/librdkafka/blob/master/src/rdkafka_broker.c). No property changes that, but any
-    broker says who is there.
+    broker says who is there. So it is where the broker that was asked first had been fenced for a moment, and named no
+    controller: librdkafka does not look again, although none of its connections fails
+    (`rd_kafka_broker_controller_async` there).
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -270,6 +273,8 @@ class _AdminWait(AnswerWait):
         self._admin = admin
         self._asks_again = asks_again
         self._learning: Future[None] | None = None
+        # Whether a connection failed when it began to.
+        self._fails = False
         # How long it is waited before the next time, as the others may not know yet; and since when.
         self._lost_s, self._since = _LOST_S, self._began
 
@@ -291,8 +296,10 @@ class _AdminWait(AnswerWait):
             if not self._learning.done():
                 return False
             self._learning, self._lost_s, self._since = None, 2 * self._lost_s, now
-            return self._asks_again
+            # Where no connection fails, an answer may be on its way, or the question waits for what is known now.
+            return self._asks_again and self._fails
         # Said or not since this was asked: another thread's answer does not mean that this one's broker is there.
-        if now - self._since > self._lost_s and self._errors.heard_at > self._began - _SAID_ONCE_S:
+        self._fails = self._errors.heard_at > self._began - _SAID_ONCE_S
+        if now - self._since > max(self._lost_s, 0 if self._fails else _SILENT_S):
             self._learning = self._admin.learn()
         return False

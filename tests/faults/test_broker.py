@@ -136,6 +136,18 @@ def test_07_questions_are_answered_after_the_broker_that_was_asked_is_killed(kaf
     assert ask_watermarks(admin, {TOPIC: partitions})()[TOPIC] == empty
 
 
+@pytest.mark.faults
+def test_07_a_question_to_a_broker_that_is_fenced_for_a_moment_is_answered_when_it_is_not(
+    private_kafka: Callable[..., KafkaBroker],
+) -> None:
+    # The controller takes it for dead 3 s before it gives a sign of life again, and it names no controller meanwhile.
+    broker = private_kafka({"broker.session.timeout.ms": "6000", "broker.heartbeat.interval.ms": "9000"})
+    create_topic(broker.bootstrap_servers, TOPIC, partitions=1)
+    others = AdminClient(client_config(broker.bootstrap_servers))
+    wait_for(lambda: not others.list_topics(timeout=PATIENCE_S).brokers, "it is fenced")
+    assert ask_topic_id(Admin(KafkaSettings(broker.bootstrap_servers)), TOPIC)
+
+
 def known(metadata: Any) -> set[int]:
     """Return the brokers that are there, and those that lead a partition, there or not."""
     return set(metadata.brokers) | leaders(metadata)

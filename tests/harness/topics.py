@@ -26,6 +26,9 @@ def client_config(bootstrap: str) -> dict[str, Any]:
         "bootstrap.servers": bootstrap,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 500,
+        # Who asks a broker that is fenced for a moment, as after a freeze, hears of no controller, and does not ask
+        # again before this.
+        "topic.metadata.refresh.interval.ms": 1000,
         "allow.auto.create.topics": False,
         # A broker that a test has killed would fill the report with refused connections, which are errors (3).
         "log_level": 2,
