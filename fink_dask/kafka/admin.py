@@ -35,6 +35,11 @@ LOOK_S = 0.1
 #: the broker that this names, in three round trips each, or eight with TLS and SASL; behind two satellites each takes a
 #: second.
 _UNREACHED_S, _UNREACHED_SECURED_S = 12.0, 24.0
+#: All that librdkafka says where an address is silent. Where a name stands for several, the question has all its time:
+#: since 2.10, who reaches no server begins anew, and draws the address by lot (`rd_kafka_rebootstrap`). With
+#: metadata.recovery.strategy=none they would take turns; but a client that hears of no broker, as from one that is
+#: fenced for a moment, would have none left, for ever (`rd_kafka_metadata_decommission_unavailable_brokers`).
+_SILENT_ADDRESS = KafkaError._ALL_BROKERS_DOWN
 #: Seconds without an answer, where a connection fails and where none does, after which an admin client is to find out
 #: who is there.
 _LOST_S, _SILENT_S = 3.0, 8.0
@@ -150,12 +155,13 @@ def in_background(function: Callable[[], Answer]) -> Future[Answer]:
     return future
 
 
-def _is_found(server: str) -> bool:
-    """Tell whether a server's name stands for an address."""
+def _addresses(server: str) -> int:
+    """Count the addresses that a server's name stands for."""
+    host = server.rpartition("/")[2].rpartition(":")[0].strip("[]")
     try:
-        return bool(socket.getaddrinfo(server.rpartition("/")[2].rpartition(":")[0].strip("[]"), None))
+        return len({found[-1] for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
     except (OSError, UnicodeError):
-        return False
+        return 0
 
 
 class AnswerWait:
@@ -173,7 +179,7 @@ class AnswerWait:
         # What is asked about, for the error.
         self._topic = topic
         self._began = time.monotonic()
-        self._lookup: Future[bool] | None = None
+        self._lookup: Future[int] | None = None
 
     def ask(self, question: Callable[[], Future[Answer]]) -> Answer:
         """Ask until there is an answer, or it is clear that none will come; see `Admin.ask`."""
@@ -238,16 +244,13 @@ class AnswerWait:
         fatal, last = self._errors.refusal_since(self._began), self._errors.since(self._began)
         if last is None:
             return None
-        if last.code() == KafkaError._RESOLVE and not self._errors.has_answered:
-            # A name that was right a moment ago is waited for: it is the line that is cut.
-            if self._lookup is None:
-                self._lookup = in_background(
-                    lambda: not any(map(_is_found, self._settings.bootstrap_servers.split(",")))
-                )
-            if self._lookup.done() and self._lookup.result():
-                return last
+        # A name that was right a moment ago is waited for: it is the line that is cut.
+        if last.code() == KafkaError._RESOLVE and not self._errors.has_answered and self._addresses() == 0:
+            return last
         is_plain = self._settings.security.protocol == "PLAINTEXT"
         unreached_s = min(_UNREACHED_S if is_plain else _UNREACHED_SECURED_S, self._settings.request_timeout_s)
+        if last.code() == _SILENT_ADDRESS and (self._addresses() or 1) > 1:
+            unreached_s = self._settings.request_timeout_s
         bound_s = _REFUSED_S if fatal is not None else unreached_s
         now = time.monotonic()
         lasts_s = self._errors.lasts(now, self._began)
@@ -256,6 +259,13 @@ class AnswerWait:
         if fatal is None and is_of_protocol(last) and not self._errors.has_answered and is_foreign:
             bound_s = min(max(_FOREIGN_S, _FOREIGN_TIMES * (now - self._began - lasts_s)), unreached_s)
         return (fatal or last) if lasts_s > bound_s else None
+
+    def _addresses(self) -> int | None:
+        """Return how many addresses the name of a server stands for, at most; None as long as nobody knows."""
+        if self._lookup is None:
+            servers = self._settings.bootstrap_servers.split(",")
+            self._lookup = in_background(lambda: max(map(_addresses, servers)))
+        return self._lookup.result() if self._lookup.done() else None
 
     def _no_answer(self, reason: KafkaError) -> BrokerUnavailableError:
         where = f"{self._settings.bootstrap_servers} in {time.monotonic() - self._began:.0f} s"
