@@ -52,7 +52,7 @@ _REFUSED_S, _FOREIGN_S = 1.0, 3.0
 _FOREIGN_TIMES = 3
 #: Seconds for which one of several questions is asked again where a broker says what may pass, such as that it does not
 #: lead a partition any more, or not yet.
-_SETTLES_S = 5.0
+SETTLES_S = 5.0
 #: What librdkafka says where a question got no answer.
 _SILENT = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
 
@@ -206,7 +206,7 @@ class AnswerWait:
         if error.code() in _SILENT:
             return True
         # All the others wait for it, so that what lasts is left to who asks.
-        return is_transient(error) and time.monotonic() - self._began < _SETTLES_S
+        return is_transient(error) and time.monotonic() - self._began < SETTLES_S
 
     def pause(self, error: KafkaError) -> None:
         """Pause before the question is asked once more, or raise if there is no use or no time left."""

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from fink_dask.errors import BrokerError, BrokerUnavailableError, SettingsError, parameter, spell
-from fink_dask.kafka.admin import Admin
+from fink_dask.kafka.admin import SETTLES_S, Admin
 from fink_dask.kafka.confluent import (
     AdminClient,
     ConfigResource,
@@ -156,8 +156,7 @@ def look_at_topics(
     """
     with open_glimpse(settings) as connection:
         inspector = Inspector(connection)
-        listed = inspector.topics()
-        chosen, unmatched = _choose(listed, patterns, everything)
+        listed, chosen, unmatched = _list(inspector, patterns, everything)
         partitions = {topic: found for topic in chosen if isinstance(found := listed.get(topic), list)}
         admin = connection.admin
         marks = ask_watermarks(admin, partitions)() if partitions else {}
@@ -197,6 +196,19 @@ def look_at_removal(admin: Admin, topic: str, partitions: Sequence[int]) -> int 
     oldest = _times(admin, {topic: partitions}, OffsetSpec.for_timestamp(0))[topic]
     retention = _retentions(admin, [topic])
     return TopicOverview(topic, oldest_ms=min(oldest, default=None), retention_ms=retention[topic]).removal_ms
+
+
+def _list(
+    inspector: Inspector, patterns: Sequence[str], everything: bool
+) -> tuple[Mapping[str, list[int] | BrokerError], tuple[str, ...], tuple[str, ...]]:
+    """List all topics and choose; a moment in which one of the chosen has no leader is waited for to pass."""
+    until = time.monotonic() + SETTLES_S
+    while True:
+        listed = inspector.topics()
+        chosen, unmatched = _choose(listed, patterns, everything)
+        if time.monotonic() > until or not any(isinstance(listed.get(topic), BrokerError) for topic in chosen):
+            return listed, chosen, unmatched
+        time.sleep(_PAUSE_S)
 
 
 def _choose(

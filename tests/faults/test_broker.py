@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from fink_dask.kafka.admin import Admin
 from fink_dask.kafka.inspect import ask_topic_id, ask_watermarks
 from fink_dask.kafka.offsets import Watermarks
+from fink_dask.kafka.overview import look_at_topics
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.settings import KafkaSettings
 from fink_dask.verifying.files import verify_dataset
@@ -144,8 +145,16 @@ def test_07_a_question_to_a_broker_that_is_fenced_for_a_moment_is_answered_when_
     broker = private_kafka({"broker.session.timeout.ms": "6000", "broker.heartbeat.interval.ms": "9000"})
     create_topic(broker.bootstrap_servers, TOPIC, partitions=1)
     others = AdminClient(client_config(broker.bootstrap_servers))
-    wait_for(lambda: not others.list_topics(timeout=PATIENCE_S).brokers, "it is fenced")
-    assert ask_topic_id(Admin(KafkaSettings(broker.bootstrap_servers)), TOPIC)
+    settings = KafkaSettings(broker.bootstrap_servers)
+
+    def wait_until_fenced() -> None:
+        wait_for(lambda: not others.list_topics(timeout=PATIENCE_S).brokers, "it is fenced")
+
+    wait_until_fenced()
+    assert ask_topic_id(Admin(settings), TOPIC)
+    wait_until_fenced()
+    (overview,) = look_at_topics(settings).topics
+    assert (overview.error, overview.partitions) == (None, 1)
 
 
 def known(metadata: Any) -> set[int]:
