@@ -60,7 +60,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _TOKEN_URL = re.compile(r"https?://[^\s/@?#]+(?:/[^\s@#]*)?")
 
 #: A server of Kafka; its port may be left out.
-_SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,9}))?")
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,9}))?")
 
 #: Unless that port is taken; Dask's own default.
 DASHBOARD_ADDRESS = "127.0.0.1:8787"
@@ -176,7 +176,7 @@ def _check_server(server: str) -> None:
     match = _SERVER.fullmatch(rest)
     if match is None:
         raise SettingsError(f"{name}: {server[:80]!r} is not HOST:PORT")
-    if match[1] is not None and not 0 < int(match[1]) < 65536:
+    if match[2] is not None and not 0 < int(match[2]) < 65536:
         raise SettingsError(f"{name}: {server[:80]!r}: ports are from 1 to 65535")
 
 
@@ -267,7 +267,7 @@ class KafkaSettings:
                 f"no Kafka servers: give {parameter('bootstrap_servers', 'HOST:PORT')}, or type fink-dask register"
             )
         check_sendable(parameter("bootstrap_servers"), self.bootstrap_servers)
-        for server in filter(None, map(str.strip, self.bootstrap_servers.split(","))):
+        for server in self._servers:
             _check_server(server)
         if not 0 < self.reconnect_timeout_s < float("inf"):
             raise SettingsError(
@@ -275,6 +275,16 @@ class KafkaSettings:
             )
         if self.limit_rate is not None and self.limit_rate < 1:
             raise SettingsError(f"{parameter('limit_rate')} is {self.limit_rate}, but must be at least 1 byte a second")
+
+    @property
+    def _servers(self) -> list[str]:
+        return [*filter(None, map(str.strip, self.bootstrap_servers.split(",")))]
+
+    @property
+    def hosts(self) -> list[str]:
+        """Return the name or the address of each server."""
+        matches = (_SERVER.fullmatch(server.rpartition("://")[2]) for server in self._servers)
+        return [match[1].strip("[]") for match in matches if match is not None]
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ _FOREIGN_TIMES = 3
 #: Seconds for which one of several questions is asked again where a broker says what may pass, such as that it does not
 #: lead a partition any more, or not yet.
 SETTLES_S = 5.0
+#: No topic can have this name, so that a broker that is asked for it creates none, and says no more than who is there.
+_NO_TOPIC = "."
 #: What librdkafka says where a question got no answer.
 _SILENT = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
 
@@ -125,12 +127,15 @@ class Admin:
 
         return answer
 
-    def learn(self) -> Future[None]:
-        """Begin to find out who is there, from whichever broker answers; who waits for the controller gets on then."""
+    def learn(self, leaders: bool = True) -> Future[None]:
+        """Begin to find out who is there, from whichever broker answers; who waits for the controller gets on then.
+
+        `leaders`: find out who leads what as well, which a slow line may be long in saying.
+        """
 
         def learn() -> None:
             with suppress(KafkaException):
-                self.client.list_topics(timeout=_UNREACHED_S)
+                self.client.list_topics(None if leaders else _NO_TOPIC, timeout=_UNREACHED_S)
 
         with self._lock:
             if self._learning is None or self._learning.done():
@@ -155,13 +160,13 @@ def in_background(function: Callable[[], Answer]) -> Future[Answer]:
     return future
 
 
-def _addresses(server: str) -> int:
-    """Count the addresses that a server's name stands for."""
-    host = server.rpartition("/")[2].rpartition(":")[0].strip("[]")
+def _addresses(host: str) -> int:
+    """Count the addresses that a name stands for, as librdkafka looks it up."""
     try:
-        return len({found[-1] for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     except (OSError, UnicodeError):
         return 0
+    return len({each[-1] for each in found})
 
 
 class AnswerWait:
@@ -255,7 +260,7 @@ class AnswerWait:
         now = time.monotonic()
         lasts_s = self._errors.lasts(now, self._began)
         # As long as one of several servers has not said so, it may be right, and just slower to answer.
-        is_foreign = len(self._errors.foreign) > self._settings.bootstrap_servers.strip(", ").count(",")
+        is_foreign = len(self._errors.foreign) >= len(self._settings.hosts)
         if fatal is None and is_of_protocol(last) and not self._errors.has_answered and is_foreign:
             bound_s = min(max(_FOREIGN_S, _FOREIGN_TIMES * (now - self._began - lasts_s)), unreached_s)
         return (fatal or last) if lasts_s > bound_s else None
@@ -263,8 +268,7 @@ class AnswerWait:
     def _addresses(self) -> int | None:
         """Return how many addresses the name of a server stands for, at most; None as long as nobody knows."""
         if self._lookup is None:
-            servers = self._settings.bootstrap_servers.split(",")
-            self._lookup = in_background(lambda: max(map(_addresses, servers)))
+            self._lookup = in_background(lambda: max(map(_addresses, self._settings.hosts), default=0))
         return self._lookup.result() if self._lookup.done() else None
 
     def _no_answer(self, reason: KafkaError) -> BrokerUnavailableError:
@@ -311,5 +315,5 @@ class _AdminWait(AnswerWait):
         # Said or not since this was asked: another thread's answer does not mean that this one's broker is there.
         self._fails = self._errors.heard_at > self._began - _SAID_ONCE_S
         if now - self._since > max(self._lost_s, 0 if self._fails else _SILENT_S):
-            self._learning = self._admin.learn()
+            self._learning = self._admin.learn(leaders=self._fails)
         return False

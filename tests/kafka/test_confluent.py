@@ -217,7 +217,8 @@ class LostClient:
         self._errors(KafkaError(KafkaError._TRANSPORT, "connection refused"))
         self._errors.forget()  # another thread had its answer, from a broker that is there
 
-    def list_topics(self, timeout: float) -> None:
+    def list_topics(self, topic: str | None, timeout: float) -> None:
+        assert topic is None  # who leads them has changed as well
         assert timeout > 0
         self.answer = "answer"
 
@@ -412,6 +413,15 @@ def test_a_name_that_stands_for_no_address_is_said_in_plain_words() -> None:
     with pytest.raises(BrokerUnavailableError, match=r"kafka\.nowhere\.invalid\b.*online") as caught:
         silent_admin(unresolved, settings=settings).ask(lambda _: Future())
     assert "resolve" not in str(caught.value)
+
+
+def test_a_server_whose_name_is_wrong_does_not_end_the_wait_for_the_next_one() -> None:
+    # Written as a user may: with a space, and without the port.
+    settings = KafkaSettings("kafka.nowhere.invalid:9092, 127.0.0.1", request_timeout_s=60)
+    unresolved = KafkaError(KafkaError._RESOLVE, "Failed to resolve 'kafka.nowhere.invalid:9092': Name not known")
+    answer: Future[str] = Future()
+    Timer(1.0, answer.set_result, ["an id"]).start()  # after the names were looked up, most likely
+    assert silent_admin(unresolved, settings=settings).ask(lambda _: answer) == "an id"
 
 
 def test_what_is_said_to_a_client_that_nobody_asks_is_let_go_with_the_next_question() -> None:
