@@ -167,8 +167,11 @@ def check_sendable(what: str, text: str | None) -> None:
         raise SettingsError(f"{what} holds a NUL, or is not UTF-8, and Kafka's clients can't send it")
 
 
-def _check_server(server: str) -> None:
-    """Refuse what librdkafka would look up as a name, or connect to at another port, without a word."""
+def _host_of(server: str) -> str:
+    """Return the name or the address of a server.
+
+    Raises SettingsError for what librdkafka would look up as a name, or connect to at another port, without a word.
+    """
     name = parameter("bootstrap_servers")
     scheme, there, rest = server.rpartition("://")
     if there and scheme.upper() not in SECURITY_PROTOCOLS:
@@ -178,6 +181,7 @@ def _check_server(server: str) -> None:
         raise SettingsError(f"{name}: {server[:80]!r} is not HOST:PORT")
     if match[2] is not None and not 0 < int(match[2]) < 65536:
         raise SettingsError(f"{name}: {server[:80]!r}: ports are from 1 to 65535")
+    return match[1].strip("[]")
 
 
 def has_sasl(protocol: str) -> bool:
@@ -267,8 +271,7 @@ class KafkaSettings:
                 f"no Kafka servers: give {parameter('bootstrap_servers', 'HOST:PORT')}, or type fink-dask register"
             )
         check_sendable(parameter("bootstrap_servers"), self.bootstrap_servers)
-        for server in self._servers:
-            _check_server(server)
+        _ = self.hosts  # refuses what is none
         if not 0 < self.reconnect_timeout_s < float("inf"):
             raise SettingsError(
                 f"{parameter('reconnect_timeout')} is {self.reconnect_timeout_s:g} s, but must be positive and finite"
@@ -277,14 +280,9 @@ class KafkaSettings:
             raise SettingsError(f"{parameter('limit_rate')} is {self.limit_rate}, but must be at least 1 byte a second")
 
     @property
-    def _servers(self) -> list[str]:
-        return [*filter(None, map(str.strip, self.bootstrap_servers.split(",")))]
-
-    @property
     def hosts(self) -> list[str]:
         """Return the name or the address of each server."""
-        matches = (_SERVER.fullmatch(server.rpartition("://")[2]) for server in self._servers)
-        return [match[1].strip("[]") for match in matches if match is not None]
+        return [_host_of(server) for server in map(str.strip, self.bootstrap_servers.split(",")) if server]
 
 
 @dataclass(frozen=True)

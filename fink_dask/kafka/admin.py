@@ -160,7 +160,7 @@ def in_background(function: Callable[[], Answer]) -> Future[Answer]:
     return future
 
 
-def _addresses(host: str) -> int:
+def _count_addresses(host: str) -> int:
     """Count the addresses that a name stands for, as librdkafka looks it up."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
@@ -268,7 +268,7 @@ class AnswerWait:
     def _addresses(self) -> int | None:
         """Return how many addresses the name of a server stands for, at most; None as long as nobody knows."""
         if self._lookup is None:
-            self._lookup = in_background(lambda: max(map(_addresses, self._settings.hosts), default=0))
+            self._lookup = in_background(lambda: max(map(_count_addresses, self._settings.hosts), default=0))
         return self._lookup.result() if self._lookup.done() else None
 
     def _no_answer(self, reason: KafkaError) -> BrokerUnavailableError:
