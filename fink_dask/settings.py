@@ -59,8 +59,9 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 #: Where an identity server gives out tokens; without a name or password in it, as errors show it.
 _TOKEN_URL = re.compile(r"https?://[^\s/@?#]+(?:/[^\s@#]*)?")
 
-#: A server of Kafka; its port may be left out.
+#: A server of Kafka; its port may be left out, and is Kafka's own then.
 _SERVER = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,9}))?")
+_PORT = 9092
 
 #: Unless that port is taken; Dask's own default.
 DASHBOARD_ADDRESS = "127.0.0.1:8787"
@@ -167,8 +168,8 @@ def check_sendable(what: str, text: str | None) -> None:
         raise SettingsError(f"{what} holds a NUL, or is not UTF-8, and Kafka's clients can't send it")
 
 
-def _host_of(server: str) -> str:
-    """Return the name or the address of a server.
+def _server_of(server: str) -> tuple[str, int]:
+    """Return the name or the address of a server, and the port.
 
     Raises SettingsError for what librdkafka would look up as a name, or connect to at another port, without a word.
     """
@@ -181,7 +182,7 @@ def _host_of(server: str) -> str:
         raise SettingsError(f"{name}: {server[:80]!r} is not HOST:PORT")
     if match[2] is not None and not 0 < int(match[2]) < 65536:
         raise SettingsError(f"{name}: {server[:80]!r}: ports are from 1 to 65535")
-    return match[1].strip("[]")
+    return match[1].strip("[]"), int(match[2] or _PORT)
 
 
 def has_sasl(protocol: str) -> bool:
@@ -271,7 +272,7 @@ class KafkaSettings:
                 f"no Kafka servers: give {parameter('bootstrap_servers', 'HOST:PORT')}, or type fink-dask register"
             )
         check_sendable(parameter("bootstrap_servers"), self.bootstrap_servers)
-        _ = self.hosts  # refuses what is none
+        _ = self.servers  # refuses what is none
         if not 0 < self.reconnect_timeout_s < float("inf"):
             raise SettingsError(
                 f"{parameter('reconnect_timeout')} is {self.reconnect_timeout_s:g} s, but must be positive and finite"
@@ -280,9 +281,9 @@ class KafkaSettings:
             raise SettingsError(f"{parameter('limit_rate')} is {self.limit_rate}, but must be at least 1 byte a second")
 
     @property
-    def hosts(self) -> list[str]:
-        """Return the name or the address of each server."""
-        return [_host_of(server) for server in map(str.strip, self.bootstrap_servers.split(",")) if server]
+    def servers(self) -> list[tuple[str, int]]:
+        """Return the name or the address of each server, and its port."""
+        return [_server_of(server) for server in map(str.strip, self.bootstrap_servers.split(",")) if server]
 
 
 @dataclass(frozen=True)

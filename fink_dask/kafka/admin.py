@@ -5,10 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, as_completed, wait
 from contextlib import suppress
-from typing import TypeVar
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any, TypeVar
 
 from fink_dask.errors import BrokerUnavailableError
 from fink_dask.kafka.confluent import (
@@ -35,11 +38,17 @@ LOOK_S = 0.1
 #: the broker that this names, in three round trips each, or eight with TLS and SASL; behind two satellites each takes a
 #: second.
 _UNREACHED_S, _UNREACHED_SECURED_S = 12.0, 24.0
-#: All that librdkafka says where an address is silent. Where a name stands for several, the question has all its time:
-#: since 2.10, who reaches no server begins anew, and draws the address by lot (`rd_kafka_rebootstrap`). With
-#: metadata.recovery.strategy=none they would take turns; but a client that hears of no broker, as from one that is
-#: fenced for a moment, would have none left, for ever (`rd_kafka_metadata_decommission_unavailable_brokers`).
+#: All that librdkafka says where an address is silent.
 _SILENT_ADDRESS = KafkaError._ALL_BROKERS_DOWN
+#: How many times its time a question has where the name of a silent server stands for several addresses, and one lets
+#: itself be connected to. Since 2.10, who reaches no server begins anew, and draws the address by lot, once for the
+#: server and once for the broker that this names (`rd_kafka_rebootstrap`): with one that is dead of two, each try is
+#: right once in four times. With metadata.recovery.strategy=none they would take turns; but a client that hears of no
+#: broker, as from one that is fenced for a moment, would have none left, for ever
+#: (`rd_kafka_metadata_decommission_unavailable_brokers`).
+_DRAWN_TIMES = 3
+#: Seconds in which an address lets itself be connected to, and how many of a name are tried.
+_CONNECT_S, _MOST_ADDRESSES = 3.0, 16
 #: Seconds without an answer, where a connection fails and where none does, after which an admin client is to find out
 #: who is there.
 _LOST_S, _SILENT_S = 3.0, 8.0
@@ -160,13 +169,41 @@ def in_background(function: Callable[[], Answer]) -> Future[Answer]:
     return future
 
 
-def _count_addresses(host: str) -> int:
-    """Count the addresses that a name stands for, as librdkafka looks it up."""
+@dataclass(frozen=True)
+class _Addresses:
+    """What the names of the servers stand for."""
+
+    #: How many addresses, of the name that has most.
+    most: int
+    #: Whether one of several lets itself be connected to.
+    is_there: bool
+
+
+def _look_up(servers: Sequence[tuple[str, int]]) -> _Addresses:
+    """Look up names as librdkafka does, and try the addresses of those that stand for several."""
+    found = [_resolve(*server) for server in servers]
+    several = chain.from_iterable(each[:_MOST_ADDRESSES] for each in found if len(each) > 1)
+    tries = [in_background(partial(_lets_in, address)) for address in several]
+    return _Addresses(max(map(len, found), default=0), any(future.result() for future in as_completed(tries)))
+
+
+def _resolve(host: str, port: int) -> list[tuple[Any, ...]]:
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     except (OSError, UnicodeError):
-        return 0
-    return len({each[-1] for each in found})
+        return []
+    return list({each[-1]: each for each in found}.values())
+
+
+def _lets_in(address: tuple[Any, ...]) -> bool:
+    family, kind, protocol, _, place = address
+    try:
+        with socket.socket(family, kind, protocol) as caller:
+            caller.settimeout(_CONNECT_S)
+            caller.connect(place)
+    except OSError:
+        return False
+    return True
 
 
 class AnswerWait:
@@ -184,7 +221,7 @@ class AnswerWait:
         # What is asked about, for the error.
         self._topic = topic
         self._began = time.monotonic()
-        self._lookup: Future[int] | None = None
+        self._lookup: Future[_Addresses] | None = None
 
     def ask(self, question: Callable[[], Future[Answer]]) -> Answer:
         """Ask until there is an answer, or it is clear that none will come; see `Admin.ask`."""
@@ -218,8 +255,9 @@ class AnswerWait:
         self._serve(0)
         if not is_transient(error):
             raise broker_error(error, self._topic)
-        if time.monotonic() - self._began > self._settings.request_timeout_s or self._final_reason() is not None:
-            raise self._no_answer(self._errors.since(self._began) or error)
+        last = self._errors.since(self._began)
+        if time.monotonic() - self._began > self._bound_s(last) or self._final_reason() is not None:
+            raise self._no_answer(last or error)
         time.sleep(LOOK_S)
 
     def end(self) -> None:
@@ -250,25 +288,45 @@ class AnswerWait:
         if last is None:
             return None
         # A name that was right a moment ago is waited for: it is the line that is cut.
-        if last.code() == KafkaError._RESOLVE and not self._errors.has_answered and self._addresses() == 0:
+        if last.code() == KafkaError._RESOLVE and not self._errors.has_answered and self._stands_for_none():
             return last
-        is_plain = self._settings.security.protocol == "PLAINTEXT"
-        unreached_s = min(_UNREACHED_S if is_plain else _UNREACHED_SECURED_S, self._settings.request_timeout_s)
-        if last.code() == _SILENT_ADDRESS and (self._addresses() or 1) > 1:
-            unreached_s = self._settings.request_timeout_s
+        unreached_s = self._unreached_s(last)
         bound_s = _REFUSED_S if fatal is not None else unreached_s
         now = time.monotonic()
         lasts_s = self._errors.lasts(now, self._began)
         # As long as one of several servers has not said so, it may be right, and just slower to answer.
-        is_foreign = len(self._errors.foreign) >= len(self._settings.hosts)
+        is_foreign = len(self._errors.foreign) >= len(self._settings.servers)
         if fatal is None and is_of_protocol(last) and not self._errors.has_answered and is_foreign:
             bound_s = min(max(_FOREIGN_S, _FOREIGN_TIMES * (now - self._began - lasts_s)), unreached_s)
         return (fatal or last) if lasts_s > bound_s else None
 
-    def _addresses(self) -> int | None:
-        """Return how many addresses the name of a server stands for, at most; None as long as nobody knows."""
+    def _bound_s(self, last: KafkaError | None) -> float:
+        """Return how long an answer is waited for, whatever is said meanwhile."""
+        return self._settings.request_timeout_s * (_DRAWN_TIMES if self._is_drawn(last) else 1)
+
+    def _unreached_s(self, last: KafkaError) -> float:
+        """Return how long the question goes on where no server is reached."""
+        if self._is_drawn(last):
+            return self._bound_s(last)
+        is_plain = self._settings.security.protocol == "PLAINTEXT"
+        return min(_UNREACHED_S if is_plain else _UNREACHED_SECURED_S, self._settings.request_timeout_s)
+
+    def _is_drawn(self, last: KafkaError | None) -> bool:
+        """Tell whether another draw of a server's address may be right."""
+        if last is None or last.code() != _SILENT_ADDRESS:
+            return False
+        addresses = self._addresses()
+        return addresses is not None and addresses.is_there
+
+    def _stands_for_none(self) -> bool:
+        """Tell whether it is known that no server's name stands for an address."""
+        addresses = self._addresses()
+        return addresses is not None and addresses.most == 0
+
+    def _addresses(self) -> _Addresses | None:
+        """Return what the names of the servers stand for; None as long as nobody knows."""
         if self._lookup is None:
-            self._lookup = in_background(lambda: max(map(_count_addresses, self._settings.hosts), default=0))
+            self._lookup = in_background(lambda: _look_up(self._settings.servers))
         return self._lookup.result() if self._lookup.done() else None
 
     def _no_answer(self, reason: KafkaError) -> BrokerUnavailableError:

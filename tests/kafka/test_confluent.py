@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from fink_dask.kafka.admin import Admin
 from fink_dask.kafka.confluent import Errors, broker_error, is_transient
 from fink_dask.kafka.connection import Connection, open_connection
 from fink_dask.settings import KafkaSettings
-from tests.harness.kafka_settings import free_ports
+from tests.harness.kafka_settings import HOST, free_ports
 from tests.harness.oracle import wait_for
 
 SERVERS = "127.0.0.1:1"
@@ -422,6 +423,25 @@ def test_a_server_whose_name_is_wrong_does_not_end_the_wait_for_the_next_one() -
     answer: Future[str] = Future()
     Timer(1.0, answer.set_result, ["an id"]).start()  # after the names were looked up, most likely
     assert silent_admin(unresolved, settings=settings).ask(lambda _: answer) == "an id"
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_name_with_a_dead_address_is_waited_for_longer_where_another_address_lives(
+    lives: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = KafkaSettings("kafka.test:9092", request_timeout_s=2)
+    answer: Future[str] = Future()
+    with socket.create_server((HOST, 0)) as door:
+        ports = [door.getsockname()[1], *free_ports(2)] if lives else free_ports(2)
+        places = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (HOST, port)) for port in ports]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places)
+        Timer(settings.request_timeout_s + 0.5, answer.set_result, ["an id"]).start()
+        admin = silent_admin(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"), settings=settings)
+        if lives:
+            assert admin.ask(lambda _: answer) == "an id"
+        else:
+            with pytest.raises(BrokerUnavailableError):
+                admin.ask(lambda _: answer)
 
 
 def test_what_is_said_to_a_client_that_nobody_asks_is_let_go_with_the_next_question() -> None:
