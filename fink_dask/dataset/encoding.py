@@ -104,14 +104,14 @@ class ParquetFileWriter:
 
     def _begin(self, found: Findings) -> pq.ParquetWriter:
         options = write_options(self._schema, self._compression, found)
-        writer = pq.ParquetWriter(self._sink, for_pandas(self._schema), **options)
-        writer.add_key_value_metadata(self._footer)
+        writer = pq.ParquetWriter(self._sink, self._schema, **options)
+        writer.add_key_value_metadata({**for_pandas(self._schema), **self._footer})
         return writer
 
 
 @lru_cache(maxsize=16)
-def for_pandas(schema: pa.Schema) -> pa.Schema:
-    """Say in a schema that integers which may be null are pandas' nullable ones; else it makes floats of them.
+def for_pandas(schema: pa.Schema) -> Mapping[str, str]:
+    """Say beside a schema that integers which may be null are pandas' nullable ones; else it makes floats of them.
 
     A float has 53 bits: of an id of 64, the last digits would be lost without a word. All columns are named, as Dask
     takes those that are for all that there are.
@@ -128,7 +128,7 @@ def for_pandas(schema: pa.Schema) -> pa.Schema:
         for field in schema
     ]
     said = {"index_columns": [], "column_indexes": [], "columns": columns, "pandas_version": _PANDAS}
-    return schema.with_metadata({"pandas": json.dumps(said)})
+    return {"pandas": json.dumps(said, separators=(",", ":"))}
 
 
 def _is_nullable_id(field: pa.Field) -> bool:
@@ -144,7 +144,7 @@ def write_options(schema: pa.Schema, compression: str, found: Findings) -> Mappi
     of all kinds, and take time to find.
     """
     sink = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), sink)
+    pq.write_table(schema.empty_table(), sink, store_schema=False)
     columns = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
     leaves = [columns.column(index) for index in range(len(columns))]
     floats = [leaf.path for leaf in leaves if leaf.physical_type in {"FLOAT", "DOUBLE"}]
@@ -160,7 +160,13 @@ def write_options(schema: pa.Schema, compression: str, found: Findings) -> Mappi
         "use_dictionary": [] if found.few else [path for path in texts if path not in found.unlike],
         "column_encoding": dict.fromkeys(split, "BYTE_STREAM_SPLIT") | {"kafka_offset": "DELTA_BINARY_PACKED"},
         "write_statistics": [leaf.path for leaf in leaves if leaf.path not in vain],
+        "store_schema": not columns.to_arrow_schema().equals(schema) or any(map(_has_notes, schema)),
     }
+
+
+def _has_notes(field: pa.Field) -> bool:
+    """Tell whether something is said of a column, such as its unit, which Parquet's own schema has no place for."""
+    return bool(field.metadata) or any(map(_has_notes, (field.type.field(at) for at in range(field.type.num_fields))))
 
 
 def _is_one_number(leaf: pq.ColumnSchema) -> bool:

@@ -87,7 +87,7 @@ def light_curve(outdir: str | os.PathLike[str], object_id: str | int) -> pa.Tabl
         raise SettingsError(f"{outdir} has no {missing}: a light curve needs {', '.join(needed)}")
     curve = points_of(find_alerts(outdir, fit, object_id, _measurements))
     # For to_pandas(), which would make floating-point numbers of identifiers where a limit has none.
-    return curve.replace_schema_metadata(for_pandas(curve.schema).metadata)
+    return curve.replace_schema_metadata(for_pandas(curve.schema))
 
 
 def _is_object(schema: pa.Schema, fields: Fields, object_id: str | int) -> pc.Expression:

@@ -164,3 +164,25 @@ def test_hundreds_of_files_of_a_range_are_laid_out_as_the_first_tells_that_has_r
     assert layout("{}", 40, looks) == alike, "a few rows tell nothing"
     assert layout("{}", 300, looks) == unlike
     assert layout("a", 300, looks) == unlike, "each file of a range is looked at, which takes as long as writing it"
+
+
+@pytest.mark.parametrize(
+    ("field", "is_needed"),
+    [
+        (pa.field("flux", pa.list_(pa.struct([("time", pa.timestamp("us", "UTC")), ("flux", pa.float32())]))), False),
+        (pa.field("flux", pa.float32(), metadata={"unit": "nJy"}), True),
+        (pa.field("flux", pa.struct([pa.field("flux", pa.float32(), metadata={"unit": "nJy"})])), True),
+        (pa.field("flux", pa.duration("us")), True),
+    ],
+    ids=["what Parquet says", "a unit", "a unit within", "a type of Arrow's own"],
+)
+def test_arrows_own_schema_takes_no_room_where_parquets_says_the_same(
+    tmp_path: Path, field: pa.Field, is_needed: bool
+) -> None:
+    path = tmp_path / "a.parquet"
+    write(path, pa.table([pa.nulls(3, field.type)], schema=pa.schema([field])))
+    assert (b"ARROW:schema" in pq.read_metadata(path).metadata) == is_needed
+    read = pq.read_schema(path).field(0)
+    assert read.equals(field)
+    assert str(read.metadata) == str(field.metadata)
+    assert {"pandas", "made"} <= {name.decode() for name in pq.read_metadata(path).metadata}
