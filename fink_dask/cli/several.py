@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -86,7 +88,10 @@ def print_outcome(outcome: TopicsOutcome, outdir: Path, as_json: bool, profile: 
 def print_table(
     summaries: Sequence[Summary], states: Sequence[str] | None = None, datasets: Sequence[str] = ()
 ) -> None:
-    """Print a line for each topic, or for each dataset where these have names of their own, and one for all of them."""
+    """Print a line for each topic, or for each dataset where these have names of their own, and one for all of them.
+
+    On a terminal that is too narrow for a table, each has two lines.
+    """
     from fink_dask.cli.results import STATE_COLOURS
     from fink_dask.ledger.outdir import total_of
 
@@ -97,13 +102,20 @@ def print_table(
     shown = [*(states or [summary.state for summary in summaries]), total.state]
     others = [name for name in ("handed_over", "filtered") if getattr(total, name)]
     names = ["alerts", *others, "quarantined", "lost", "files"]
+    each = list(zip(rows, (*summaries, total), shown, strict=True))
     # No wider than necessary: with topics of the usual length it fits a terminal of 80 columns.
     width = max(map(len, rows))
     wide = {name: max(len(name), len(f"{getattr(total, name):,}")) for name in names}
     widest = max(map(len, shown))
     heads = "".join(f"  {name.replace('_', ' '):>{wide[name]}}" for name in names)
-    click.echo(f"{'':{width}}  {'state':{widest}}{heads}")
-    for row, summary, state in zip(rows, (*summaries, total), shown, strict=True):
+    head = f"{'':{width}}  {'state':{widest}}{heads}"
+    if sys.stdout.isatty() and len(head) > shutil.get_terminal_size().columns:
+        for row, summary, state in each:
+            counts = "".join(f", {name.replace('_', ' ')} {getattr(summary, name):,}" for name in names)
+            say(f"{row}\n  {state}{counts}")
+        return
+    click.echo(head)
+    for row, summary, state in each:
         word = click.style(f"{state:{widest}}", fg=STATE_COLOURS[summary.state], bold=True)
         counts = "".join(f"  {getattr(summary, name):>{wide[name]},}" for name in names)
         click.echo(f"{row:{width}}  {word}{counts}")

@@ -62,6 +62,18 @@ def test_the_table_of_a_full_night_is_aligned_and_fits_a_terminal(capsys: pytest
     assert lines[-1].split() == ["2", "topics", "complete", "3,900,000", "0", "0", "60"]
 
 
+def test_the_table_of_a_full_night_is_readable_on_the_terminal_of_a_phone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_table([Summary(name, "complete", alerts=3_900_000 * n, files=30) for n, name in enumerate(NIGHTS)])
+    lines = capsys.readouterr().out.splitlines()
+    assert {*NIGHTS, "2 topics"} <= set(lines)
+    assert all(len(line) <= 40 for line in lines), "a terminal would break numbers in two"
+    assert "complete, alerts 3,900,000, quarantined 0, lost 0, files 30" in " ".join(" ".join(lines).split())
+
+
 LINE = (
     "ok    topic        ftransfer_ztf_2026-02-24_123456789 holds 620 alerts in 4 partitions; Kafka may begin to remove"
 )
