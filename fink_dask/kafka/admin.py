@@ -6,11 +6,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, as_completed, wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from fink_dask.errors import BrokerUnavailableError
@@ -40,14 +40,14 @@ LOOK_S = 0.1
 _UNREACHED_S, _UNREACHED_SECURED_S = 12.0, 24.0
 #: All that librdkafka says where an address is silent.
 _SILENT_ADDRESS = KafkaError._ALL_BROKERS_DOWN
-#: How many times its time a question has where the name of a silent server stands for several addresses, and one lets
-#: itself be connected to. Since 2.10, who reaches no server begins anew, and draws the address by lot, once for the
-#: server and once for the broker that this names (`rd_kafka_rebootstrap`): with one that is dead of two, each try is
-#: right once in four times. With metadata.recovery.strategy=none they would take turns; but a client that hears of no
-#: broker, as from one that is fenced for a moment, would have none left, for ever
-#: (`rd_kafka_metadata_decommission_unavailable_brokers`).
+#: How many times its time a question has where the names of silent servers stand for several addresses, and some let
+#: themselves be connected to, but not all: where all do, no draw helps. Since 2.10, who reaches no server begins anew,
+#: and draws the address by lot, once for the server and once for the broker that this names (`rd_kafka_rebootstrap`):
+#: with one that is dead of two, each try is right once in four times, and takes three seconds, or ten with TLS or SASL.
+#: With metadata.recovery.strategy=none they would take turns; but a client that hears of no broker, as from one that is
+#: fenced for a moment, would have none left, for ever (`rd_kafka_metadata_decommission_unavailable_brokers`).
 _DRAWN_TIMES = 3
-#: Seconds in which an address lets itself be connected to, and how many of a name are tried.
+#: Seconds in which an address lets itself be connected to, and how many are tried.
 _CONNECT_S, _MOST_ADDRESSES = 3.0, 16
 #: Seconds without an answer, where a connection fails and where none does, after which an admin client is to find out
 #: who is there.
@@ -175,16 +175,16 @@ class _Addresses:
 
     #: How many addresses, of the name that has most.
     most: int
-    #: Whether one of several lets itself be connected to.
-    is_there: bool
+    #: Whether some of several let themselves be connected to, and others do not.
+    are_mixed: bool
 
 
 def _look_up(servers: Sequence[tuple[str, int]]) -> _Addresses:
     """Look up names as librdkafka does, and try the addresses of those that stand for several."""
     found = [_resolve(*server) for server in servers]
-    several = chain.from_iterable(each[:_MOST_ADDRESSES] for each in found if len(each) > 1)
-    tries = [in_background(partial(_lets_in, address)) for address in several]
-    return _Addresses(max(map(len, found), default=0), any(future.result() for future in as_completed(tries)))
+    several = chain.from_iterable(each for each in found if len(each) > 1)
+    tries = [in_background(partial(_lets_in, address)) for address in islice(several, _MOST_ADDRESSES)]
+    return _Addresses(max(map(len, found), default=0), len({each.result() for each in tries}) > 1)
 
 
 def _resolve(host: str, port: int) -> list[tuple[Any, ...]]:
@@ -316,7 +316,7 @@ class AnswerWait:
         if last is None or last.code() != _SILENT_ADDRESS:
             return False
         addresses = self._addresses()
-        return addresses is not None and addresses.is_there
+        return addresses is not None and addresses.are_mixed
 
     def _stands_for_none(self) -> bool:
         """Tell whether it is known that no server's name stands for an address."""
@@ -327,7 +327,8 @@ class AnswerWait:
         """Return what the names of the servers stand for; None as long as nobody knows."""
         if self._lookup is None:
             self._lookup = in_background(lambda: _look_up(self._settings.servers))
-        return self._lookup.result() if self._lookup.done() else None
+        # A machine may have no thread left to try them in.
+        return self._lookup.result() if self._lookup.done() and self._lookup.exception() is None else None
 
     def _no_answer(self, reason: KafkaError) -> BrokerUnavailableError:
         where = f"{self._settings.bootstrap_servers} in {time.monotonic() - self._began:.0f} s"

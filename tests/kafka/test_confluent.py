@@ -425,19 +425,19 @@ def test_a_server_whose_name_is_wrong_does_not_end_the_wait_for_the_next_one() -
     assert silent_admin(unresolved, settings=settings).ask(lambda _: answer) == "an id"
 
 
-@pytest.mark.parametrize("lives", [True, False])
+@pytest.mark.parametrize(("living", "dead"), [(1, 2), (0, 2), (2, 0)])
 def test_a_name_with_a_dead_address_is_waited_for_longer_where_another_address_lives(
-    lives: bool, monkeypatch: pytest.MonkeyPatch
+    living: int, dead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = KafkaSettings("kafka.test:9092", request_timeout_s=2)
     answer: Future[str] = Future()
-    with socket.create_server((HOST, 0)) as door:
-        ports = [door.getsockname()[1], *free_ports(2)] if lives else free_ports(2)
+    with socket.create_server((HOST, 0)) as door, socket.create_server((HOST, 0)) as other:
+        ports = [each.getsockname()[1] for each in (door, other)[:living]] + free_ports(2)[:dead]
         places = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (HOST, port)) for port in ports]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places)
         Timer(settings.request_timeout_s + 0.5, answer.set_result, ["an id"]).start()
         admin = silent_admin(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"), settings=settings)
-        if lives:
+        if living and dead:
             assert admin.ask(lambda _: answer) == "an id"
         else:
             with pytest.raises(BrokerUnavailableError):
