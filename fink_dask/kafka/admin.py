@@ -171,12 +171,12 @@ def in_background(function: Callable[[], Answer]) -> Future[Answer]:
 
 @dataclass(frozen=True)
 class _Addresses:
-    """What the names of the servers stand for."""
+    """What the names of the servers stand for; at first, what is assumed as long as nobody knows."""
 
-    #: How many addresses, of the name that has most.
-    most: int
-    #: Whether some of several let themselves be connected to, and others do not.
-    are_mixed: bool
+    #: Whether there are any.
+    are_there: bool = True
+    #: Whether some of a name's several let themselves be connected to, and others do not.
+    are_mixed: bool = False
 
 
 def _look_up(servers: Sequence[tuple[str, int]]) -> _Addresses:
@@ -184,7 +184,7 @@ def _look_up(servers: Sequence[tuple[str, int]]) -> _Addresses:
     found = [_resolve(*server) for server in servers]
     several = chain.from_iterable(each for each in found if len(each) > 1)
     tries = [in_background(partial(_lets_in, address)) for address in islice(several, _MOST_ADDRESSES)]
-    return _Addresses(max(map(len, found), default=0), len({each.result() for each in tries}) > 1)
+    return _Addresses(any(found), len({each.result() for each in tries}) > 1)
 
 
 def _resolve(host: str, port: int) -> list[tuple[Any, ...]]:
@@ -288,7 +288,7 @@ class AnswerWait:
         if last is None:
             return None
         # A name that was right a moment ago is waited for: it is the line that is cut.
-        if last.code() == KafkaError._RESOLVE and not self._errors.has_answered and self._stands_for_none():
+        if last.code() == KafkaError._RESOLVE and not self._errors.has_answered and not self._addresses().are_there:
             return last
         unreached_s = self._unreached_s(last)
         bound_s = _REFUSED_S if fatal is not None else unreached_s
@@ -313,22 +313,15 @@ class AnswerWait:
 
     def _is_drawn(self, last: KafkaError | None) -> bool:
         """Tell whether another draw of a server's address may be right."""
-        if last is None or last.code() != _SILENT_ADDRESS:
-            return False
-        addresses = self._addresses()
-        return addresses is not None and addresses.are_mixed
+        return last is not None and last.code() == _SILENT_ADDRESS and self._addresses().are_mixed
 
-    def _stands_for_none(self) -> bool:
-        """Tell whether it is known that no server's name stands for an address."""
-        addresses = self._addresses()
-        return addresses is not None and addresses.most == 0
-
-    def _addresses(self) -> _Addresses | None:
-        """Return what the names of the servers stand for; None as long as nobody knows."""
+    def _addresses(self) -> _Addresses:
+        """Return what the names of the servers stand for, as far as it is known."""
         if self._lookup is None:
             self._lookup = in_background(lambda: _look_up(self._settings.servers))
         # A machine may have no thread left to try them in.
-        return self._lookup.result() if self._lookup.done() and self._lookup.exception() is None else None
+        is_known = self._lookup.done() and self._lookup.exception() is None
+        return self._lookup.result() if is_known else _Addresses()
 
     def _no_answer(self, reason: KafkaError) -> BrokerUnavailableError:
         where = f"{self._settings.bootstrap_servers} in {time.monotonic() - self._began:.0f} s"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
-from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, same
+from tests.harness.oracle import Oracle, add_alerts, assert_exactly_once, fill_topic, same, shared_schema
 from tests.harness.producer import produce
 
 pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("shared_dask")]
@@ -61,7 +61,7 @@ def quarantined(outdir: Path) -> dict[tuple[int, int], str]:
 
 @pytest.mark.sample
 def test_the_files_hold_the_columns_that_were_asked_for_and_nothing_else(few: Few) -> None:
-    schemas = {str(pq.read_schema(path).remove_metadata()) for path in few.outdir.rglob("*.parquet")}
+    schemas = {str(shared_schema(path)) for path in few.outdir.rglob("*.parquet")}
     (path, *_) = few.outdir.rglob("*.parquet")
     schema = pq.read_schema(path)
     assert len(schemas) == 1

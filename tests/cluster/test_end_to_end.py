@@ -15,12 +15,18 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import pytest
 
 from tests.alerts.made_up import AlertKind
 from tests.harness.cli import run_cli, transfer_arguments
-from tests.harness.oracle import Oracle, assert_exactly_once, assert_values_equal, fill_topic, places
+from tests.harness.oracle import (
+    Oracle,
+    assert_exactly_once,
+    assert_values_equal,
+    fill_topic,
+    places,
+    shared_schema,
+)
 from tests.harness.topics import remove_topics
 
 REPLACED = ("year", "month", "day")
@@ -131,10 +137,9 @@ def test_pandas_and_polars_read_the_same_nested_values(transferred: Transferred)
 
 
 def test_all_files_have_one_identical_schema(transferred: Transferred) -> None:
-    schemas = [pq.read_schema(path) for path in transferred.outdir.rglob("*.parquet")]
+    schemas = [shared_schema(path) for path in transferred.outdir.rglob("*.parquet")]
     assert len(schemas) > 10
-    assert all(schema.equals(schemas[0]) for schema in schemas)
-    assert len({schema.metadata[b"pandas"] for schema in schemas}) == 1
+    assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
     assert not {"year", "month", "day"} & set(schemas[0].names)
 
 

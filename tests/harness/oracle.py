@@ -14,6 +14,7 @@ from typing import Any
 import fastavro
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from fink_dask.dataset.formats import format_of
 from tests.alerts.made_up import AlertKind, avro_schema, encoder
@@ -105,6 +106,13 @@ def places(outdir: Path) -> Counter[Place]:
         return found
     table = ds.dataset(outdir, partitioning="hive").to_table(columns=["kafka_partition", "kafka_offset"])
     return Counter(zip(table["kafka_partition"].to_pylist(), table["kafka_offset"].to_pylist(), strict=True))
+
+
+def shared_schema(path: Path) -> pa.Schema:
+    """Read the schema of a file of a dataset, without what the file says of itself alone."""
+    schema = pq.read_schema(path)
+    metadata = (schema.metadata or {}).items()
+    return schema.with_metadata({name: text for name, text in metadata if not name.startswith(b"fink_dask.")})
 
 
 def assert_exactly_once(outdir: Path, expected: Iterable[Place]) -> None:
