@@ -156,6 +156,7 @@ DASHBOARD = """
     import json, logging, sys, urllib.error, urllib.request
     from concurrent.futures import ThreadPoolExecutor
     from fink_dask.cluster.local import local_cluster
+    from tests.harness.topics import PATIENCE_S
 
     def visit(path):
         try:
