@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from importlib.util import find_spec
@@ -28,6 +29,17 @@ def is_live(console: Console) -> bool:
     if console.is_terminal:
         return not console.is_dumb_terminal
     return console.is_jupyter and find_spec("ipywidgets") is not None
+
+
+def pass_on_prints(console: Console) -> None:
+    """Pass on what a notebook's user has printed, before a drawing begins.
+
+    A notebook keeps that back for a moment, and takes what it passes on while something is drawn for a part of the
+    drawing, which is removed in the end. rich takes the streams over, and does not flush those behind them.
+    """
+    if console.is_jupyter:
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 class CountBar:
@@ -66,6 +78,7 @@ class CountBar:
         self._lines = threading.Thread(target=self._say_lines, name="fink-dask-lines", daemon=True)
 
     def __enter__(self) -> Self:
+        pass_on_prints(self._console)
         self._bar.start()
         if not self._is_live:
             self._lines.start()

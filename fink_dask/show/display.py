@@ -34,7 +34,7 @@ from fink_dask.progress.events import (
     seen_words,
 )
 from fink_dask.progress.tally import Progress, Tally
-from fink_dask.show.bar import FIRST_LINE_S, is_live
+from fink_dask.show.bar import FIRST_LINE_S, is_live, pass_on_prints
 from fink_dask.units import duration_words, format_bytes, lasting, per_second, pluralize
 
 if TYPE_CHECKING:
@@ -230,6 +230,7 @@ class Display:
 
     def __enter__(self) -> Progress:
         if self._is_live:
+            pass_on_prints(self._console)
             self._live.start(refresh=True)
         self._shows.start()
         return self.progress

@@ -204,9 +204,9 @@ def test_notes_from_other_threads_do_not_end_a_transfer() -> None:
     with ThreadPoolExecutor(2) as pool:
         drawing = pool.submit(draw)
         noting = pool.submit(screen.tell, *[Note("a note")] * 100)
-        for number in range(300):
+        for number in range(100):
             screen.tell(received(OffsetRange(number, 0, 4000), 10))
-        for number in range(300):
+        for number in range(100):
             screen.tell(RangeCommitted("t", OffsetRange(number, 0, 4000), 4000, 10, {}))
         over.set()
         assert (drawing.result(), noting.result()) == (None, None)
@@ -234,13 +234,34 @@ from fink_dask.progress.events import Note
 from fink_dask.show import display
 display._DRAWN = 100
 with display.Display() as progress:
-    for number in range(300):
+    for number in range(100):
         progress(Note(f"note {number}"))
         time.sleep(0.01)"""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
-    # Each drawing is a message or two. Jupyter drops those that a busy reader is too late for; nbclient waits for the
-    # rest as long as for the cell.
+    # Each drawing is a few messages. Jupyter drops what comes to more than a thousand that a busy reader has not taken,
+    # and nbclient waits for it as long as for the cell: there are fewer.
     client = NotebookClient(notebook, timeout=PATIENCE_S, iopub_timeout=PATIENCE_S, kernel_name="python3")
     client.execute(env=environment())
     said = "".join(each.get("data", {}).get("text/plain", "") for each in notebook.cells[0].outputs)
-    assert re.findall(r"note (\d+)", said) == [str(number) for number in range(300)]
+    assert re.findall(r"note (\d+)", said) == [str(number) for number in range(100)]
+
+
+@pytest.mark.parametrize("drawing", ["display.Display()", "bar.CountBar('reading')"])
+def test_what_was_printed_in_a_notebook_before_something_is_drawn_stays(drawing: str) -> None:
+    cell = f"""\
+import sys
+from ipywidgets import Output
+from fink_dask.show import bar, display
+stream, clear_output = sys.stdout, Output.clear_output
+def clear(self, *args, **kwargs):
+    stream.flush()  # as it does by itself some tenths of a second after something was printed
+    clear_output(self, *args, **kwargs)
+stream.flush_interval, Output.clear_output = 600, clear
+print("printed before")
+with {drawing}:
+    pass"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    client = NotebookClient(notebook, timeout=PATIENCE_S, iopub_timeout=PATIENCE_S, kernel_name="python3")
+    client.execute(env=environment())
+    printed = [each["text"] for each in notebook.cells[0].outputs if each["output_type"] == "stream"]
+    assert printed == ["printed before\n"]
