@@ -133,13 +133,12 @@ def _look_again(
     spans = spans_to_plan(now.watermarks, planned_ends(plans), settings.topic)
     grown = sum(end - start for start, end in spans.values())
     if grown and settings.limit is None:
-        observe(
-            Note(
-                f"the topic is still being filled: {pluralize(grown, 'record')} came after the plan was made; run the "
-                "same command again to fetch them (--follow waits for them)",
-                warning=True,
-            )
-        )
+        words = f"the topic is still being filled: {pluralize(grown, 'record')} came after "
+        if settings.follow is None:
+            words += "the plan was made; run the same command again to fetch them (--follow waits for them)"
+        else:
+            words += "the end of following that you asked for; the same command goes on from there"
+        observe(Note(words, warning=True))
 
 
 class TopicTransfer:

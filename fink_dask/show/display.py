@@ -325,6 +325,8 @@ class Display:
         arrival = self._tally.arrival
         beside = line_parts(arrival, self._clock() - self._since)
         if self._tally.looks:
+            if arrival.phase is Phase.DONE and any(each.lag.total for each in self._tally.looks.values()):
+                beside = []  # all that is planned is committed, and more has come
             beside += lag_of(self._tally.looks, self._clock() - self._tally.looked_at)
         return beside, number_parts(self._tally, arrival)
 

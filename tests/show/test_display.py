@@ -143,6 +143,15 @@ def test_over_a_cut_line_a_lag_is_said_to_be_of_a_while_ago() -> None:
     assert "14 s ago" in screen.lines[0], "nobody can tell what has come meanwhile"
 
 
+def test_nothing_is_called_all_committed_while_more_is_known_to_be_there() -> None:
+    screen = Screen(120)
+    screen.tell(started(0), TopicLooked("t", 0, Lag(100.0, {0: 0}), 1, 60))
+    assert "all committed" in screen.lines[0]
+    screen.tell(TopicLooked("t", 0, Lag(100.0, {0: 1}), 1, 60))
+    assert "lag 1" in screen.lines[0]
+    assert "all committed" not in screen.lines[0]
+
+
 def test_a_file_gets_a_whole_line_now_and_then_also_while_nothing_comes() -> None:
     clock, out = Clock(), io.StringIO()
     display = Display(Console(file=out, force_terminal=False, width=40), clock)
@@ -204,9 +213,9 @@ def test_notes_from_other_threads_do_not_end_a_transfer() -> None:
     with ThreadPoolExecutor(2) as pool:
         drawing = pool.submit(draw)
         noting = pool.submit(screen.tell, *[Note("a note")] * 100)
-        for number in range(100):
+        for number in range(300):
             screen.tell(received(OffsetRange(number, 0, 4000), 10))
-        for number in range(100):
+        for number in range(300):
             screen.tell(RangeCommitted("t", OffsetRange(number, 0, 4000), 4000, 10, {}))
         over.set()
         assert (drawing.result(), noting.result()) == (None, None)
