@@ -11,12 +11,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
+try:
+    import numpy as np
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
+except ImportError as error:
+    sys.exit(f"{error}: pip install pandas polars pyarrow")
 
 # What the surveys call an object, and time, filter and brightness of a measurement. In full packets these are fields of
 # a struct, and there is a list of earlier measurements. Light packets have them as columns, LSST's another brightness.
@@ -78,7 +81,12 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("usage: python read_dataset.py DIRECTORY")
     directory = Path(sys.argv[1])
-    columns = ds.dataset(directory, partitioning="hive").schema.names
+    try:
+        columns = ds.dataset(directory, partitioning="hive").schema.names
+    except OSError as error:
+        sys.exit(f"no dataset there: {error}")
+    if not columns:
+        sys.exit(f"no alerts in {directory}")
     if "day" in columns:
         nights = count_nights(directory)
         print(nights.to_string(index=False))

@@ -13,11 +13,14 @@ import io
 import sys
 import warnings
 
-import numpy as np
-import pyarrow.compute as pc
-from astropy.io import fits
+try:
+    import numpy as np
+    import pyarrow.compute as pc
+    from astropy.io import fits
 
-import fink_dask
+    import fink_dask
+except ImportError as error:
+    sys.exit(f"{error}: it needs fink-dask and astropy (pip install astropy)")
 
 SHADES = " .:-=+*#%@"
 
@@ -32,8 +35,10 @@ def first_cutout(directory: str) -> tuple[int, bytes]:
         "id": pc.field("candid" if is_ztf else "diaSourceId"),
         "cutout": pc.field("cutoutScience", "stampData") if is_ztf else pc.field("cutoutScience"),
     }
-    row = alerts.head(1, columns=columns).to_pylist()[0]
-    return row["id"], row["cutout"]
+    rows = alerts.head(1, columns=columns).to_pylist()
+    if not rows:
+        sys.exit("there are no alerts")
+    return rows[0]["id"], rows[0]["cutout"]
 
 
 def pixels(cutout: bytes) -> np.ndarray:
@@ -48,7 +53,10 @@ def main() -> None:
     """Print one cutout; with matplotlib, ``plt.imshow(image)`` shows it better."""
     if len(sys.argv) != 2:
         sys.exit("usage: python show_cutout.py DIRECTORY")
-    number, cutout = first_cutout(sys.argv[1])
+    try:
+        number, cutout = first_cutout(sys.argv[1])
+    except fink_dask.FinkDaskError as error:
+        sys.exit(str(error))
     image = pixels(cutout)
     lowest, highest = np.nanmin(image), np.nanmax(image)
     shades = np.nan_to_num((image - lowest) / max(highest - lowest, 1e-9)) * (len(SHADES) - 1)

@@ -24,4 +24,7 @@ def main() -> None:
 
 # Each process that does the work imports this file, and must not begin a transfer of its own.
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except fink_dask.FinkDaskError as error:
+        sys.exit(str(error))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -94,7 +97,17 @@ def demo(alerts: int, outdir: Path, nconsumers: int) -> int:
     say("Read it:\n")
     click.echo(lines_of(ledger.outdir, str(outdir), "pandas"))  # at the margin, to be copied
     say(f"'fink-dask read {outdir}' prints the lines of other readers")
+    _say_where_programs_are()
     return found.summary.exit_code
+
+
+def _say_where_programs_are() -> None:
+    """Say what to type first where the lines above would find no fink-dask, or a Python without it."""
+    programs = Path(sys.executable).parent
+    found = shutil.which("fink-dask")
+    if found is None or Path(found).parent != programs:
+        say("fink-dask and its Python are in no directory of your PATH; this puts theirs there, in this terminal:\n")
+        click.echo(f"export PATH={quote(str(programs))}:$PATH")
 
 
 def _show_files(outdir: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
+from shlex import quote
 from textwrap import dedent
 
 import pandas as pd
@@ -19,12 +20,16 @@ from tests.harness.ledgers import make_ledger, make_plan
 
 
 def test_the_demo_transfers_verifies_and_shows_lines_that_read_the_dataset(tmp_path: Path) -> None:
-    result = run_cli("demo", "--alerts", "3000", cwd=tmp_path)
+    bare = {"PATH": os.defpath}
+    result = run_cli("demo", "--alerts", "3000", cwd=tmp_path, env=bare)
     assert result.returncode == 0, result.stderr
     assert "complete: 3,000 offsets, 3,000 alerts" in result.stdout
     assert "year=2026/month=02/day=24" in result.stdout
     lines = dedent(result.stdout.split("Read it:")[1].rpartition("'fink-dask read")[0])
-    read = subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, capture_output=True, text=True, check=False)
+    *_, path = result.stdout.splitlines()
+    command = ["/bin/sh", "-c", f"{path}; fink-dask status fink-dask-demo && python -c {quote(lines)}"]
+    env = environment(bare)
+    read = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert read.returncode == 0, read.stderr
     assert "objectId" in read.stdout
     assert "3000" in read.stdout

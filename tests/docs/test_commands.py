@@ -358,6 +358,19 @@ for place, block in json.load(sys.stdin):
 
 
 @pytest.mark.docs
+@pytest.mark.parametrize("example", sorted(EXAMPLES))
+def test_an_example_says_in_a_line_what_is_not_there(example: str, kafka: Any, tmp_path: Path) -> None:
+    given = [kafka.bootstrap_servers, "no_such_topic"] if example == "transfer_in_python.py" else []
+    command = [sys.executable, str(ROOT / "examples" / example), *given, "nowhere"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert not ended.stdout
+    assert ("no_such_topic" if given else "nowhere") in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.docs
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", list(AlertKind), ids=lambda kind: kind.value)
 def test_what_a_page_prints_for_a_kind_of_alerts_works_for_them(
