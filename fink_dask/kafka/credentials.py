@@ -323,16 +323,16 @@ def find_kafka(survey: str | None, warn: Callable[[str], None], asked: Connectio
     """Put together how to reach Kafka; what is left out comes from the credentials file of the survey.
 
     `warn`: told of a password that others on the machine can read.
-    Raises SettingsError if something is missing, or a file can't be used.
+    Raises SettingsError if something is missing or would have no effect, or a file can't be used.
     """
     asks, username, password = has_sasl(asked.security_protocol), asked.username, asked.password
+    _check_used(asked)
     credentials = None
     if asked.bootstrap_servers is None or (asks and not (username and (password or asked.password_file))):
         credentials = find_credentials(survey)
     if asks:
         username = username or (credentials.username if credentials is not None else None)
         password = _password(asked.password_file, password, credentials, warn)
-    has_ca = has_tls(asked.security_protocol) and asked.ssl_ca_file is not None
     return KafkaSettings(
         asked.bootstrap_servers or _servers_of(credentials, survey),
         reconnect_timeout_s=RECONNECT_TIMEOUT_S if asked.reconnect_timeout_s is None else asked.reconnect_timeout_s,
@@ -342,11 +342,22 @@ def find_kafka(survey: str | None, warn: Callable[[str], None], asked: Connectio
             mechanism=asked.sasl_mechanism,
             username=username if asks else None,
             password=password if asks else None,
-            ca_pem=read_certificates(asked.ssl_ca_file) if has_ca and asked.ssl_ca_file is not None else None,
+            ca_pem=None if asked.ssl_ca_file is None else read_certificates(asked.ssl_ca_file),
             token_url=asked.oauth_token_url,
             scope=asked.oauth_scope,
         ),
     )
+
+
+def _check_used(asked: Connection) -> None:
+    """Refuse what would have no effect with the protocol; a password in the environment may be meant for others."""
+    protocol = asked.security_protocol
+    vain = [] if has_sasl(protocol) else ["username", "password_file", "oauth_token_url", "oauth_scope"]
+    vain += [] if has_tls(protocol) else ["ssl_ca_file"]
+    if wrong := [name for name in vain if getattr(asked, name) is not None]:
+        names = ", ".join(map(parameter, wrong))
+        other = parameter("security_protocol", "SSL" if wrong == ["ssl_ca_file"] else "SASL_SSL")
+        raise SettingsError(f"{names} would have no effect with {protocol}: give another protocol too, such as {other}")
 
 
 def _password(

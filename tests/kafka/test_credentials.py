@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from fink_dask.errors import SettingsError
 from fink_dask.kafka.credentials import (
     Registration,
     find_credentials,
+    find_kafka,
     is_open_to_others,
     need_a_survey,
     read_certificates,
@@ -20,6 +22,7 @@ from fink_dask.kafka.credentials import (
     read_password,
     write_credentials,
 )
+from fink_dask.settings import Connection, Security
 
 PASSWORD = "hunter2-secret"
 
@@ -238,3 +241,23 @@ def test_a_file_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest
         patch.setattr(Path, "is_file", refuse)  # a directory that may not be searched
         with pytest.raises(SettingsError, match=r"credentials\.yml.*Permission denied"):
             find_credentials(None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"username": "ada", "password_file": Path("password")}, ["username", "password_file"]),
+        ({"oauth_token_url": "https://a.example", "security_protocol": "SSL"}, ["oauth_token_url"]),
+        ({"ssl_ca_file": Path("ca.pem"), "security_protocol": "SASL_PLAINTEXT"}, ["ssl_ca_file"]),
+    ],
+)
+def test_a_name_a_password_or_a_certificate_that_nobody_would_ask_for_is_not_left_out_in_silence(
+    given: dict[str, Any], names: list[str]
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        find_kafka("ztf", lambda _: None, Connection(bootstrap_servers="a:1", **given))
+    assert caught.value.parameters == (*names, "security_protocol")
+    # The environment may hold a password for another Kafka.
+    assert (
+        find_kafka("ztf", lambda _: None, Connection(bootstrap_servers="a:1", password="secret")).security == Security()
+    )
