@@ -253,6 +253,8 @@ class AnswerWait:
     def pause(self, error: KafkaError) -> None:
         """Pause before the question is asked once more, or raise if there is no use or no time left."""
         self._serve(0)
+        if error.code() == KafkaError._UNSUPPORTED_FEATURE:
+            raise self._no_answer(error)
         if not is_transient(error):
             raise broker_error(error, self._topic)
         last = self._errors.since(self._began)

@@ -90,6 +90,9 @@ _CLOSED = re.compile(r"(?:\b(ssl|sasl_plaintext|sasl_ssl)://)?[^/\s]+/\w+: .*\bD
 #: How librdkafka says that a name stands for no address.
 _UNRESOLVED = re.compile(r"resolve '([^']+?)(?::\d+)?'")
 
+#: How librdkafka says that nothing listens at an address.
+_REFUSED = re.compile(r"Connect to \w+#(\S+) failed: Connection refused")
+
 #: What concerns a consumer group, and so nothing that a consumer does here.
 _OF_GROUPS = frozenset(
     {
@@ -252,6 +255,10 @@ def in_words(error: KafkaError) -> str:
         return f"the identity server gave no token: {said.removeprefix(_NO_TOKEN)}"
     if error.code() == KafkaError._RESOLVE and (found := _UNRESOLVED.search(said)):
         return f"can't find {found[1]}: is this machine online, and the name right?"
+    if error.code() == KafkaError._TRANSPORT and (found := _REFUSED.search(said)):
+        return f"{found[1]} refuses the connection: is the port right, and Kafka running there?"
+    if error.code() == KafkaError._UNSUPPORTED_FEATURE:
+        return f"what answers there is a controller, or too old a Kafka ({said}): check the port"
     return _other_protocol(error.code(), said) or said
 
 

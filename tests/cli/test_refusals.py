@@ -122,6 +122,12 @@ def test_no_broker_is_one_line_within_seconds(tmp_path: Path, topic_name: str, h
     refused(arguments, 1, Nowhere.bootstrap_servers, tmp_path, **options)
 
 
+def test_the_port_of_a_controller_is_one_line_that_says_to_look_at_the_port(kafka: Any, tmp_path: Path) -> None:
+    server = f"127.0.0.1:{kafka.node.controller_port}"
+    said = refused(["topics", "--bootstrap-servers", server], 1, server, tmp_path)
+    assert "port" in said.partition(server)[2]
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [

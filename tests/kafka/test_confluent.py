@@ -267,6 +267,11 @@ def test_no_answer_names_the_servers_and_the_reason_behind_all_brokers_being_dow
             "(after 0ms in state APIVERSION_QUERY)",
             "not Kafka.*--security-protocol",
         ),
+        (
+            KafkaError._TRANSPORT,
+            "kafka:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)",
+            r"127\.0\.0\.1:1 .*port",
+        ),
         (KafkaError._BAD_MSG, "Receive failed: Invalid response size 200000000 (after 9ms in state UP)", "200000000"),
     ],
 )
