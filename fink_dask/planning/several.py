@@ -171,6 +171,11 @@ class Topics:
             transfer.error = error
             self._say_failure(transfer.topic, error)
 
+    @property
+    def committed(self) -> int:
+        """Alerts that are committed, those of earlier runs too."""
+        return self.progress.whole.committed
+
     def failed(self, topic: str, error: FinkDaskError) -> None:
         """Take note of the failure of a range; the ranges of other topics go on."""
         transfer = self._transfers[topic]

@@ -208,7 +208,7 @@ class TopicTransfer:
     @property
     def range_failure(self) -> TransferError | None:
         """The failure of its ranges, if any has failed."""
-        return failure_of(self._range_failures) if self._range_failures else None
+        return failure_of(self._range_failures, self.tally.committed) if self._range_failures else None
 
     def find(self, inspector: Inspector, description: TopicDescription | None = None) -> bool:
         """Find out whether the topic can be transferred as asked for; write nothing new.

@@ -15,16 +15,25 @@ from fink_dask.ledger.remainder import Remainder
 from fink_dask.progress.events import RangeCommitted
 from fink_dask.ranges.memory import FULL_SHARE, MemoryShare
 from fink_dask.settings import COMPRESSION, MIN_BATCH_BYTES, ON_BAD_RECORD, ON_LOSS, KafkaSettings
+from fink_dask.units import pluralize
 
 _SAFE = "what is committed is safe"
-GO_ON = f"{_SAFE}, and the same command goes on from there once the cause is gone"
+_THEN = "the same command goes on from there once the cause is gone"
+GO_ON = f"{_SAFE}, and {_THEN}"
 
 
-def failure_of(failures: Sequence[FinkDaskError]) -> TransferError:
-    """Sum up the failures of ranges, of which there is at least one."""
+def failure_of(failures: Sequence[FinkDaskError], committed: int | None = None) -> TransferError:
+    """Sum up the failures of ranges, of which there is at least one; `committed`: how many alerts are, if known."""
     first, *others = failures
-    words = f"{first.line} (and so did {len(others)} more)" if others else first.line
-    go_on = _SAFE if isinstance(first, SchemaError) else GO_ON  # the record stays bad
+    words = f"{first.line} (other ranges that failed: {len(others)})" if others else first.line
+    if isinstance(first, SchemaError):
+        go_on = _SAFE  # the record stays bad
+    elif committed is None:
+        go_on = GO_ON
+    elif committed:
+        go_on = f"{pluralize(committed, 'alert')} committed and safe, and {_THEN}"
+    else:
+        go_on = "no range was committed yet, and the same command begins again once the cause is gone"
     error = TransferError(f"{words}; {go_on}")
     error.__cause__ = first
     return error
@@ -32,6 +41,10 @@ def failure_of(failures: Sequence[FinkDaskError]) -> TransferError:
 
 class TopicFailures(Protocol):
     """Decides, for each of a run's topics, what a failure means."""
+
+    @property
+    def committed(self) -> int:
+        """Alerts that are committed, of all topics."""
 
     def failed(self, topic: str, error: FinkDaskError) -> None:
         """Take note of the failure of a range; the ranges of other topics go on."""

@@ -438,7 +438,7 @@ class _Run:
 
     def raise_failures(self) -> None:
         if self._failures:
-            raise failure_of(self._failures)
+            raise failure_of(self._failures, None if self._topics is None else self._topics.committed)
 
     def _is_limited(self) -> bool:
         work = next(iter(self._running.values()), [*self._waiting][:1])
