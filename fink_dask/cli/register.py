@@ -26,7 +26,7 @@ from fink_dask.kafka.credentials import credentials_path, read_password
 from fink_dask.settings import SURVEYS
 
 
-@command("fink-dask register --survey ztf --username ada --group-id ada-1 --servers kafka.example.org:9092")
+@command("fink-dask register --survey ztf --username ada --group-id ada-1 --bootstrap-servers kafka.example.org:9092")
 @typed_option("--survey", type=click.Choice(SURVEYS), required=True, help="Which survey: each has its own file.")
 @option("--group-id", "--groupid", metavar="NAME", help="The consumer group that Fink gave you.")
 @typed_option(
@@ -112,6 +112,8 @@ def _check(survey: str, group_id: str | None, connection: dict[str, Any]) -> int
     from fink_dask.settings import has_sasl
     from fink_dask.units import pluralize, printable
 
+    if not has_sasl(connection["security_protocol"]):  # these were for the file then
+        connection = connection | {"username": None, "password_file": None}
     kafka = kafka_settings(survey, **connection)
     credentials = find_credentials(survey)
     group_id = group_id or (credentials.group_id if credentials is not None else None)

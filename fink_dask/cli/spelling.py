@@ -41,7 +41,7 @@ HABITS = {
 #: The same of its commands.
 COMMAND_HABITS = {
     "alert-viewer": "fink-dask peek TOPIC",
-    "auth": "fink-dask register, and fink-dask register --check",
+    "auth": "fink-dask register --survey ztf, and fink-dask register --survey ztf --check",
     "client-register": "fink-dask register",
     "consumer": "fink-dask transfer --follow",
     "datatransfer": "fink-dask transfer",

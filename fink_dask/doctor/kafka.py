@@ -58,7 +58,7 @@ def _check_file(found: Credentials, is_needed: bool, register: str) -> Check:
     ]
     words = f"{found.path} has {', '.join(holds) or 'nothing of use'}"
     if is_needed and not found.servers:
-        return Check("credentials", "warn", f"{words}, and no servers", f"{register} --servers HOST:PORT")
+        return Check("credentials", "warn", f"{words}, and no servers", f"{register} --bootstrap-servers HOST:PORT")
     return Check("credentials", "ok", words)
 
 

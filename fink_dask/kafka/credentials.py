@@ -248,7 +248,7 @@ class Registration:
         for server in (self.servers or "a:1").split(","):
             match = _SERVER.fullmatch(server.strip())
             if match is None or not 0 < int(match[2]) < 65536:
-                raise SettingsError(f"--servers: {server[:80]!r} is not HOST:PORT")
+                raise SettingsError(f"{parameter('bootstrap_servers')}: {server[:80]!r} is not HOST:PORT")
 
     def content(self) -> dict[str, object]:
         """Return what is set, under the names that today's client uses."""
@@ -295,7 +295,7 @@ def _check_complete(content: Mapping[str, object]) -> None:
         for option, value in (
             (parameter("username"), content.get("username")),
             (parameter("group_id"), group),
-            ("--servers", content.get("servers")),
+            (parameter("bootstrap_servers"), content.get("servers")),
         )
         if not value
     ]

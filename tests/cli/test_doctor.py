@@ -104,7 +104,7 @@ def test_a_credentials_file_without_the_servers_that_are_missing_is_not_ok(tmp_p
     assert states(found) == {"credentials": "warn", "broker": "fail"}
     assert found["credentials"]["found"].startswith(str(file))
     assert "servers" in found["credentials"]["found"]
-    assert found["credentials"]["advice"] == "fink-dask register --survey ztf --servers HOST:PORT"
+    assert found["credentials"]["advice"] == "fink-dask register --survey ztf --bootstrap-servers HOST:PORT"
 
 
 def test_who_is_registered_for_both_surveys_is_asked_which_and_not_told_to_register(tmp_path: Path) -> None:

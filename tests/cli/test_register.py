@@ -173,7 +173,7 @@ def test_a_value_that_can_be_none_is_refused_in_one_line_and_nothing_is_written(
 def test_what_is_missing_is_named_and_nothing_is_written(file: Path) -> None:
     result = register(file, "--survey", "ztf", "--username", "ada")
     assert result.returncode == 2
-    assert all(option in result.stderr for option in ("--group-id", "--servers"))
+    assert all(option in result.stderr for option in ("--group-id", "--bootstrap-servers"))
     assert not file.exists()
 
 
@@ -283,10 +283,11 @@ def test_a_check_connects_and_says_what_it_found(secure: SecureKafka, file: Path
 
 
 def test_a_check_says_where_nobody_asks_for_the_password(secure: SecureKafka, file: Path) -> None:
-    assert register(file, *ADA, "--servers", secure.broker.bootstrap_servers).returncode == 0
+    written = register(file, *ADA, "--servers", secure.broker.bootstrap_servers, "--check")
     found = register(file, "--survey", "ztf", "--check")
-    assert found.returncode == 0, found.stderr
-    assert "PLAINTEXT" in found.stdout
+    for each in (written, found):
+        assert each.returncode == 0, each.stderr
+        assert "PLAINTEXT" in each.stdout
 
 
 @pytest.mark.commands
