@@ -11,7 +11,7 @@ import click
 
 from fink_dask.cli.command import Place, UserPath, command, json_option, typed_option
 from fink_dask.cli.output import deliver, is_stdout, is_streamed, print_failure, print_json, say
-from fink_dask.errors import FinkDaskError, SettingsError, StorageError
+from fink_dask.errors import FinkDaskError, SettingsError
 
 if TYPE_CHECKING:
     from fink_dask.report.facts import Facts
@@ -99,7 +99,7 @@ def _place(output: Path, outdir: Path) -> Path | None:
         return None
     target = output.resolve()
     if not target.parent.is_dir():
-        raise StorageError(f"{target.parent} is not a directory: make it first, or choose another with -o")
+        raise SettingsError(f"{target.parent} is not a directory: make it first, or choose another with -o")
     check_outside(target, outdir)
     return target
 
@@ -127,9 +127,9 @@ def _check_older(facts: Facts, target: Path) -> None:
         return
     head = _head(target)
     if GENERATOR not in head:
-        raise StorageError(f"{target} exists and is not a report: choose another name with -o, or remove it")
+        raise SettingsError(f"{target} exists and is not a report: choose another name with -o, or remove it")
     if MARK in head and f"{MARK}{mark_of(facts)}" not in head:
-        raise StorageError(f"{target} is the report of another dataset: choose another name with -o, or remove it")
+        raise SettingsError(f"{target} is the report of another dataset: choose another name with -o, or remove it")
 
 
 def _head(path: Path) -> str:

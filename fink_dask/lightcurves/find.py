@@ -146,7 +146,7 @@ def find_alerts(
     name = " or ".join(dict.fromkeys(fields.survey.names["object"] for _, fields in opened))
     raise SettingsError(
         f"{outdir} has no alert of the object {str(object_id)[:_ID_CHARS]!r}: it is named by its {name}; "
-        f"fink-dask lightcurve OUTDIR lists those with the most alerts{absent_from(outdir)}"
+        f"fink-dask lightcurve {outdir} lists those with the most alerts{absent_from(outdir)}"
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from fink_dask.errors import LedgerError, SettingsError, parameter
+from fink_dask.errors import FinkDaskError, LedgerError, SettingsError, parameter
 from fink_dask.kafka.inspect import is_other_topic
 from fink_dask.ledger.outdir import or_a_season
 from fink_dask.ledger.records import JOINED, Identity
@@ -25,9 +25,8 @@ def go_on_with(settings: TransferSettings, before: Identity | None) -> TransferS
     """Take what the user did not give from the dataset that is continued, or else the defaults.
 
     `before`: what the dataset was begun with; None for a new one.
-    Raises LedgerError if something was given that differs, or the dataset is of another topic; it names the first
+    Raises SettingsError if something was given that differs, or the dataset is of another topic; it names the first
     difference.
-    Raises SettingsError if what was given does not go with what the dataset was begun with.
     """
     if before is None:
         return replace(settings, partitionby=settings.partitionby or (), outformat=settings.outformat or OUTFORMATS[0])
@@ -68,9 +67,9 @@ def check_same_topic(before: Identity, now: Identity) -> None:
     Raises LedgerError if it is so.
     """
     if is_other_topic(before.topic_id, now.topic_id):
-        raise _refusal("the topic was deleted and made again since", _BEGIN)
+        raise _refusal("the topic was deleted and made again since", _BEGIN, LedgerError)
     if before.schema_sha256 != now.schema_sha256:
-        raise _refusal("the schema is not the one that it was begun with", _BEGIN)
+        raise _refusal("the schema is not the one that it was begun with", _BEGIN, LedgerError)
 
 
 def canonical_condition(where: str | None) -> str | None:
@@ -122,5 +121,5 @@ def _differs(name: str, old: Any, new: Any) -> str:
     return f"it was begun with {parameter(name)} {shown[0] or nothing}, not {shown[1] or nothing}"
 
 
-def _refusal(what: str, remedy: str) -> LedgerError:
-    return LedgerError(f"this dataset can't be continued: {what}; {remedy}")
+def _refusal(what: str, remedy: str, kind: type[FinkDaskError] = SettingsError) -> FinkDaskError:
+    return kind(f"this dataset can't be continued: {what}; {remedy}")

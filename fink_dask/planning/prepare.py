@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from fink_dask.avro.framing import NONE, PREDICTION, Framing
 from fink_dask.dataset.schema_versions import reconcile_versions
-from fink_dask.errors import BrokerError, LedgerError, parameter
+from fink_dask.errors import BrokerError, SettingsError, parameter
 from fink_dask.kafka.inspect import Inspector, Sample
 from fink_dask.kafka.offsets import OffsetRange
 from fink_dask.ledger.ledger import KnownMarkers, Ledger
@@ -53,7 +53,8 @@ def plan_next(
 
     `known`: has the markers that were read before.
     Raises BrokerError if Kafka has removed something, and the settings call that a failure.
-    Raises LedgerError if the dataset holds more than the limit, or the topic less than was planned.
+    Raises SettingsError if the dataset holds more than the limit.
+    Raises LedgerError if the topic holds less than was planned.
     """
     room = None
     watermarks = target.description.watermarks
@@ -61,7 +62,7 @@ def plan_next(
         at_most = alerts_at_most(plans, ledger.markers(plans, known=known), watermarks)
         room = settings.limit - at_most
         if room < 0:
-            raise LedgerError(
+            raise SettingsError(
                 f"{parameter('limit')} {settings.limit:,}: this dataset already holds or has planned "
                 f"{pluralize(at_most, 'alert')}; "
                 f"use another {parameter('outdir')}, or {parameter('restart', True)}"

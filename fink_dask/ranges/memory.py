@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fink_dask.errors import SettingsError, parameter
 from fink_dask.kafka.line import least_fetch
 from fink_dask.settings import BATCH_BYTES, BUFFER_BYTES, QUEUE_BYTES
+from fink_dask.units import pluralize
 
 _MIB, _MB = 2**20, 10**6
 
@@ -80,8 +81,9 @@ def share_memory(
         asked = consumers if asked is None else asked
         fewer = f", or fewer {parameter('nconsumers')}" if asked > 1 else ""
         mine = f"give a larger {parameter('memory_limit')}{fewer}"
+        has = f"{limit // _MB:,} MB" if limit >= _MB else pluralize(limit, "byte")
         raise SettingsError(
-            f"{limit // _MB:,} MB of memory is too little for {asked:,} consumer{'s' * (asked > 1)}, which "
+            f"{has} of memory is too little for {asked:,} consumer{'s' * (asked > 1)}, which "
             f"{'take' if asked > 1 else 'takes'} {-(-needed // _MB):,} MB at least: {remedy or mine}"
         )
     # Whatever is left above the least is shared equally, so that the total never exceeds the limit.

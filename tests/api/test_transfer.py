@@ -301,7 +301,7 @@ def test_an_error_of_a_dataset_that_is_begun_names_arguments(
 ) -> None:
     with Client(processes=False, dashboard_address="127.0.0.1:0"):
         fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers, progress=False)
-        with pytest.raises(LedgerError, match=r"columns .*candid.* outdir .*restart=True"):
+        with pytest.raises(SettingsError, match=r"columns .*candid.* outdir .*restart=True"):
             fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers, columns="candid", progress=False)
 
 
@@ -316,7 +316,7 @@ def test_a_dataset_goes_on_as_it_was_begun_by_a_call_or_a_command(
             done = fink_dask.transfer(topic, tmp_path / "alerts", kafka.bootstrap_servers, progress=False, **more)
             assert done.is_complete
             assert set(done.dataset.schema.names) >= {"candid", "year"}
-        with pytest.raises(LedgerError, match=r"partitionby\b.* time\b"):
+        with pytest.raises(SettingsError, match=r"partitionby\b.* time\b"):
             fink_dask.plan(topic, tmp_path / "alerts", kafka.bootstrap_servers, partitionby=())
     assert_exactly_once(tmp_path / "alerts", oracle.values)
 

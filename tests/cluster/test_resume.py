@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from fink_dask.cluster.choice import ClusterChoice
 from fink_dask.cluster.existing import Scheduler
-from fink_dask.errors import BrokerError, FinkDaskError, LedgerError
+from fink_dask.errors import BrokerError, FinkDaskError, LedgerError, SettingsError
 from fink_dask.ledger.lease import hold_lease
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import Lag, Summary, read_lag, write_lag
@@ -159,7 +159,7 @@ def test_a_limit_counts_alerts_not_offsets_and_can_be_raised_but_not_lowered(
     assert (again.alerts, again.run_alerts, "nothing new" in notes) == (150, 0, True)
     more, _ = transfer(kafka, topic_name, tmp_path / "out", limit=160)
     assert more.alerts == 160
-    with pytest.raises(LedgerError, match=r"--limit 20\b.* 160\b"):
+    with pytest.raises(SettingsError, match=r"--limit 20\b.* 160\b"):
         transfer(kafka, topic_name, tmp_path / "out", limit=20)
     full, _ = transfer(kafka, topic_name, tmp_path / "out")
     assert (full.alerts, full.quarantined, full.state, full.exit_code) == (200, 10, "partial", 3)
@@ -280,7 +280,7 @@ def test_another_topic_or_another_schema_is_not_mixed_in(kafka: Any, topic_name:
     transfer(kafka, topic_name, tmp_path / "out")
     other = f"{topic_name}9"
     fill_topic(kafka.bootstrap_servers, other, LIGHT, 50, partitions=1)
-    with pytest.raises(LedgerError, match=f"--topic {topic_name}, not {other}"):
+    with pytest.raises(SettingsError, match=f"--topic {topic_name}, not {other}"):
         transfer(kafka, other, tmp_path / "out")
     changed = avro_schema(LIGHT) | {"doc": "another one"}
     (tmp_path / "schema.json").write_text(json.dumps(changed))

@@ -46,9 +46,9 @@ def test_what_was_asked_for_and_what_was_used_instead_are_both_no_difference() -
     instead = replace(BEGUN, partitionby_asked=("finkclass",))
     for name in ("finkclass", "time"):
         assert go_on_with(asked(partitionby=(name,)), instead).partitionby == ("time",)
-    with pytest.raises(LedgerError, match="begun with --partitionby time, not tnsclass"):
+    with pytest.raises(SettingsError, match="begun with --partitionby time, not tnsclass"):
         go_on_with(asked(partitionby=("tnsclass",)), instead)
-    with pytest.raises(LedgerError, match="begun with --partitionby time, not finkclass"):
+    with pytest.raises(SettingsError, match="begun with --partitionby time, not finkclass"):
         go_on_with(asked(partitionby=("finkclass",)), BEGUN)
     # A further topic may have the class, or another one of these may not.
     assert like_the_others(asked(), [instead]).partitionby == ("finkclass",)
@@ -63,7 +63,7 @@ def test_a_time_that_was_given_as_how_long_ago_is_the_same_when_it_is_given_agai
     for text in ("6h", "2026-02-24T03:00", "2026-02-24T05:00+02:00"):
         assert go_on_with(asked(since=parse_moment("since", text)), timed).since == begun
     for text in ("7h", "2026-02-24"):
-        with pytest.raises(LedgerError, match=f"begun with --since 6h, not {text}; leave --since out"):
+        with pytest.raises(SettingsError, match=f"begun with --since 6h, not {text}; leave --since out"):
             go_on_with(asked(since=parse_moment("since", text)), timed)
     assert like_the_others(asked(), [timed]).since == begun
 
@@ -90,7 +90,7 @@ def test_other_orders_and_spellings_are_no_difference() -> None:
 def test_a_difference_is_refused_with_both_remedies(
     before: Identity, given: dict[str, Any], said: str, remedies: str
 ) -> None:
-    with pytest.raises(LedgerError) as caught:
+    with pytest.raises(SettingsError) as caught:
         go_on_with(asked(**given), before)
     assert f" {said};" in str(caught.value)
     assert remedies in str(caught.value)
@@ -126,7 +126,7 @@ def test_a_further_topic_is_begun_as_the_others_were_if_these_are_alike() -> Non
 def test_another_topic_of_the_same_name_is_refused(changes: dict[str, str], words: str) -> None:
     with pytest.raises(LedgerError, match=words):
         check_same_topic(BEGUN, replace(BEGUN, **changes))  # type: ignore[arg-type]
-    with pytest.raises(LedgerError, match="--topic other, not topic"):
+    with pytest.raises(SettingsError, match="--topic other, not topic"):
         go_on_with(asked(), replace(BEGUN, topic="other"))
 
 
@@ -137,5 +137,5 @@ def test_an_id_that_no_broker_told_is_no_difference(changes: dict[str, str]) -> 
 
 
 def test_another_topic_is_told_how_both_become_one_dataset() -> None:
-    with pytest.raises(LedgerError, match="fink-dask season nights"):
+    with pytest.raises(SettingsError, match="fink-dask season nights"):
         go_on_with(replace(asked(), topic="another"), BEGUN)
