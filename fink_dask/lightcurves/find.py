@@ -143,9 +143,10 @@ def find_alerts(
         return found
     if len(refused) == len(opened):
         raise refused[0]
-    name = " or ".join(dict.fromkeys(fields.survey.names["object"] for _, fields in opened))
+    moving = [f"its {fields.paths['mover']} as it is written there" for _, fields in opened if fields.has("mover")]
+    name = " or ".join(dict.fromkeys([*(f"its {fields.survey.names['object']}" for _, fields in opened), *moving]))
     raise SettingsError(
-        f"{outdir} has no alert of the object {str(object_id)[:_ID_CHARS]!r}: it is named by its {name}; "
+        f"{outdir} has no alert of the object {str(object_id)[:_ID_CHARS]!r}: it is named by {name}; "
         f"fink-dask lightcurve {outdir} lists those with the most alerts{absent_from(outdir)}"
     )
 
