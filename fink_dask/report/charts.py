@@ -106,7 +106,8 @@ def sky_map(x: Floats, y: Floats, weights: Floats, as_points: bool) -> tuple[Any
         made.text(
             [0.985 * at_x], [at_y], [words],
             color="white", alpha=0.85, text_font_size="11px",
-            text_align="left" if is_side else "center", text_baseline="middle" if is_side else "bottom",
+            # Towards the equator, where the map is wider: a letter beyond its edge would be white on white.
+            text_align="left" if is_side else "center", text_baseline="top" if is_side and at_y > 0 else "bottom",
             x_offset=6 if is_side else 0,
         )  # fmt: skip
     return made, scale
