@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -474,6 +475,16 @@ def kafka_settings(survey: str | None, **options: Any) -> KafkaSettings:
     # The processes that are started from here do not need it.
     _Secret.password = os.environ.pop(PASSWORD_VARIABLE, _Secret.password)
     return find_kafka(survey, _warn, Connection(password=_Secret.password, **options))
+
+
+def typed_connection(connection: Mapping[str, Any]) -> str:
+    """Spell again what was typed of `connection_options`, for a next command that has to be told as well."""
+    ctx, words = click.get_current_context(), [""]
+    for each in ctx.command.params:
+        name = str(each.name)
+        if name in connection and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            words += [each.opts[0], shlex.quote(str(connection[name]))]
+    return " ".join(words)
 
 
 class _Secret:

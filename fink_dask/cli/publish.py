@@ -19,6 +19,7 @@ from fink_dask.cli.command import (
     kafka_settings,
     log_to_stderr,
     option,
+    typed_connection,
     typed_option,
     verbose_option,
 )
@@ -152,7 +153,7 @@ def publish(
     speed = per_second(done / max(seconds, 1e-3), "alert")
     say(f"{topic}: {pluralize(done, 'alert')} published in {seconds:.1f} s ({speed})")
     say(f"  partitions {where.partitions}")
-    click.echo(f"  transfer   {_transfer_of(topic, None if files else kind)}")
+    click.echo(f"  transfer   {_transfer_of(topic, None if files else kind)}{typed_connection(connection)}")
     return 0
 
 

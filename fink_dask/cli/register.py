@@ -18,12 +18,16 @@ from fink_dask.cli.command import (
     connection_options,
     kafka_settings,
     option,
+    typed_connection,
     typed_option,
 )
 from fink_dask.cli.output import say
 from fink_dask.errors import SettingsError
 from fink_dask.kafka.credentials import credentials_path, read_password
 from fink_dask.settings import SURVEYS
+
+#: What the file keeps of `connection_options`.
+_KEPT = ("bootstrap_servers", "username", "password_file")
 
 
 @command("fink-dask register --survey ztf --username ada --group-id ada-1 --bootstrap-servers kafka.example.org:9092")
@@ -72,7 +76,8 @@ def register(
     write_credentials(path, registration, replace=there)
     say(f"{'changed' if there else 'written'}: {path}, which only you can read")
     if not check:
-        click.echo(f"  try it    fink-dask register --survey {survey} --check")
+        unkept = {name: value for name, value in connection.items() if name not in _KEPT}
+        click.echo(f"  try it    fink-dask register --survey {survey} --check{typed_connection(unkept)}")
         return 0
     return _check(survey, group_id, connection)
 

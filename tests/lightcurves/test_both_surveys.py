@@ -60,7 +60,7 @@ def test_an_object_of_each_survey_has_one_table_with_its_own_units(season: Path)
         {("mag", "utc", "magpsf")},
         {("nJy", "tai", "scienceFlux"), ("nJy", "tai", "psfFlux")},
     ]
-    with pytest.raises(SettingsError, match="diaObjectId.* objectId"):
+    with pytest.raises(SettingsError, match=r"diaObjectId.* objectId"):
         fink_dask.light_curve(season, "nobody")
 
 
