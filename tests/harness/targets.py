@@ -74,7 +74,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     kept = [item for item in items if target_of(item) == wanted]
     config.hook.pytest_deselected(items=[item for item in items if target_of(item) != wanted])
-    items[:] = kept
+    # The file whose tests may take longest has to begin first: a target takes as long as that one at least.
+    longest_s: dict[Path, float] = {}
+    for item in kept if wanted != _EVERYDAY else ():
+        longest_s[item.path] = max(_patience_s(item), longest_s.get(item.path, 0.0))
+    items[:] = sorted(kept, key=lambda item: -longest_s.get(item.path, 0.0))
+
+
+def _patience_s(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark is not None and mark.args else 0.0
 
 
 def _turns(items: Sequence[pytest.Item]) -> Callable[[pytest.Item], tuple[int, int]]:
