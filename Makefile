@@ -159,7 +159,7 @@ $(VENV)/.locked: $(LOCK)
 	fi </dev/null
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "error: $(PYTHON) has no venv or ensurepip: install python3-venv (Debian, Ubuntu) or another Python" >&2; exit 1; }
-	@echo "installing $(LOCK) into $(VENV)"
+	@echo "installing $(LOCK) into $(VENV), which takes a minute or two"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes --requirement $(LOCK)
 	@touch $@

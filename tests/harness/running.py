@@ -44,6 +44,8 @@ class Running:
             stderr=self._err,
             env=environment(unhurried(self._hurry) if slowly else None),
             start_new_session=True,
+            # Behind `nohup`, the tests ignore this signal, and so would what they start.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509 (it takes no lock)
         )
         self.started.append(self)
 
