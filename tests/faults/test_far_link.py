@@ -115,8 +115,8 @@ class Times:
     end: float
 
 
-#: What takes its time besides is the same at either, and the shortest of so many tries is hardly disturbed, also where a
-#: machine is busy for minutes. It ends with the first tries that show few enough.
+#: What takes its time besides is the same at either, and the shortest of so many tries is hardly disturbed, also on a
+#: machine that is busy for minutes. It ends with the first tries that show few enough.
 NEAR, FAR, TRIES = 0.2, 1.2, 12
 
 
