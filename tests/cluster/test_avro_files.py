@@ -171,7 +171,7 @@ def test_what_needs_parquet_says_so(kafka: Any, topic: str, oracle: Oracle, tmp_
         (line,) = remarks(refused.stderr)
         assert "needs Parquet" in line
     other = run_cli(*transfer_arguments(kafka, topic, outdir, "--outformat", "parquet"))
-    assert other.returncode == 1
+    assert other.returncode == 2
     assert "--outformat avro" in other.stderr
     columns = _transfer(kafka, topic, tmp_path / "more", "--columns", "objectId")
     assert columns.returncode == 2

@@ -115,7 +115,7 @@ def test_a_column_that_there_is_not_is_one_line_and_leaves_nothing(
 
 def test_a_dataset_of_some_columns_is_not_continued_with_others(few: Few) -> None:
     result = few.run(few.outdir, "--columns", "candid")
-    assert result.returncode == 1
+    assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert f"--columns {SORTED}, not candid" in line
 
@@ -133,7 +133,7 @@ def test_a_dataset_of_all_columns_is_not_continued_with_some_and_one_of_some_goe
 
     assert run(tmp_path / "all").returncode == 0
     refused = run(tmp_path / "all", "--columns", "candid")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "--columns all, not candid" in refused.stderr
     assert run(tmp_path / "some", "--columns", "jd,candid").returncode == 0
     add_alerts(light.kafka.bootstrap_servers, topic_name, oracle, AlertKind.ZTF_LIGHT, 30, seed=7, first_id=900)

@@ -180,7 +180,7 @@ def test_it_goes_on_with_the_same_condition_and_with_no_other_one(
     assert run(outdir, "--where", WHERE).returncode == 0
     add_alerts(kafka.bootstrap_servers, topic_name, oracle, LIGHT, 200, seed=3, first_id=500)
     refused = run(outdir, "--where", "magpsf < 16")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert f"--where {WHERE!r}, not 'magpsf < 16'" in refused.stderr.splitlines()[-1]
     again = run(outdir, "--where", f"  ({WHERE.replace('<', '  <')})".replace('"', "'").replace("17", "17.0"))
     assert again.returncode == 0, again.stderr
@@ -191,7 +191,7 @@ def test_it_goes_on_with_the_same_condition_and_with_no_other_one(
     assert without.returncode == 0, without.stderr
     assert_exactly_once(outdir, wanted_of(oracle))
     # Another condition that means the same is another one, as nobody can tell that it does.
-    assert run(outdir, "--where", ALSO).returncode == 1
+    assert run(outdir, "--where", ALSO).returncode == 2
     assert run(tmp_path / "all").returncode == 0
     assert "--where none" in run(tmp_path / "all", "--where", WHERE).stderr
 
@@ -397,7 +397,7 @@ def test_a_compaction_keeps_the_proof_and_the_condition(
     assert again.returncode == 3, again.stderr
     again = transfers.run(tmp_path / "few", "-partitionby", "time")
     assert (again.returncode, "nothing new" in again.stderr) == (3, True), "it goes on with another condition"
-    assert transfers.run(tmp_path / "few", "-partitionby", "time", "--where", "magpsf < 0").returncode == 1
+    assert transfers.run(tmp_path / "few", "-partitionby", "time", "--where", "magpsf < 0").returncode == 2
 
 
 @pytest.mark.parametrize("partitionby", [(), ("-partitionby", "time")], ids=["none", "time"])

@@ -15,7 +15,7 @@ import pytest
 import fink_dask
 from fink_dask.cluster.choice import ClusterChoice
 from fink_dask.cluster.existing import Scheduler
-from fink_dask.errors import FinkDaskError, LedgerError
+from fink_dask.errors import FinkDaskError, SettingsError
 from fink_dask.ledger.ledger import Ledger
 from fink_dask.ledger.summary import Summary
 from fink_dask.progress.events import Event, Note
@@ -145,10 +145,10 @@ def test_a_kill_in_mid_run_costs_nothing_of_that_time(night: Night, tmp_path: Pa
 def test_another_time_is_refused_with_both_remedies(night: Night, tmp_path: Path) -> None:
     night.transfer(tmp_path / "out", since=night.moment(6))
     night.transfer(tmp_path / "out", since=night.moment(6).replace("+00:00", "Z"))
-    with pytest.raises(LedgerError, match=r"begun with --since .*, not 2h; leave --since out .*another --outdir"):
+    with pytest.raises(SettingsError, match=r"begun with --since .*, not 2h; leave --since out .*another --outdir"):
         night.transfer(tmp_path / "out", since=TWO)
     night.transfer(tmp_path / "all")
-    with pytest.raises(LedgerError, match="begun with --since all, not 6h"):
+    with pytest.raises(SettingsError, match="begun with --since all, not 6h"):
         night.transfer(tmp_path / "all", since=SIX)
     night.assert_proved(tmp_path / "out", "middle", "late")
 

@@ -280,12 +280,12 @@ def test_a_report_goes_nowhere_where_it_would_do_harm_and_says_what_to_do(tmp_pa
     for arguments, status, words in (
         (("nowhere",), 1, "ledger"),
         (("several", "-o", "several/report.html"), 2, "inside"),
-        (("other", "-o", "alerts.html"), 1, "alerts.html"),
+        (("other", "-o", "alerts.html"), 2, "alerts.html"),
         (("alerts", "-o", "alerts/report.html"), 2, "inside"),
         (("alerts", "-o", "other/report.html"), 2, "inside"),
         (("alerts", "-o", "alerts.fink/report.html"), 2, "inside"),
-        (("alerts", "-o", "mine.html"), 1, "mine.html"),
-        (("alerts", "-o", "no/report.html"), 1, "/no "),
+        (("alerts", "-o", "mine.html"), 2, "mine.html"),
+        (("alerts", "-o", "no/report.html"), 2, "/no "),
         (("alerts", "-o", "several"), 2, "several"),
         (("alerts", "-o", "/dev/stdout", "--json"), 2, "/dev/stdout"),
     ):
