@@ -35,7 +35,7 @@ ROOMS = {
     "compaction": {"dataset", "ledger", "store", "avro", "kafka", "settings", "errors", "units"},
     "joining": {"dataset", "ledger", "avro", "kafka", "settings", "errors"},
     "progress": {"ledger", "kafka", "errors", "units"},
-    "ranges": {"progress", "where", "dataset", "ledger", "avro", "kafka", "batches", "settings", "errors"},
+    "ranges": {"progress", "where", "dataset", "ledger", "avro", "kafka", "batches", "settings", "errors", "units"},
     "planning": {
         *("ranges", "progress", "where", "dataset", "ledger", "store", "avro", "kafka"),
         *("settings", "errors", "units"),
