@@ -28,6 +28,7 @@ pytest_plugins = [
     "tests.harness.examples",
     "tests.harness.forked",
     "tests.harness.hanging",
+    "tests.harness.seed",
     "tests.harness.shared",
 ]
 

@@ -6,7 +6,6 @@ this file tries ten others.
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 from collections.abc import Callable, Iterator
@@ -24,12 +23,12 @@ from tests.harness.hosts import Host, Network
 from tests.harness.kafka import ExternalKafka
 from tests.harness.object_store import BUCKET, ObjectStore
 from tests.harness.oracle import assert_exactly_once, fill_topic, wait_for
+from tests.harness.seed import seed
 from tests.harness.switch import distant_broker
 
 ALERTS, PARTITIONS = 24_000, 40
 #: How often the same command is given again before it is given up.
 TRIES = 8
-SEED = int(os.environ.get("FINK_DASK_TEST_SEED") or random.SystemRandom().randrange(10**6))
 
 
 @dataclass(frozen=True)
@@ -89,15 +88,13 @@ class Client:
 
 @pytest.mark.timeout(600)
 def test_21_22_deaths_and_cuts_among_three_hosts_that_write_to_a_store_cost_no_alert(
-    place: Place, tmp_path: Path
+    place: Place, tmp_path: Path, chance: random.Random
 ) -> None:
-    chance = random.Random(SEED)
-    print(f"seed {SEED}")
     kafka_host, store_host, client_host, *workers = place.network.hosts
-    topic, prefix = f"ftransfer_ztf_2026-11-01_{SEED}", f"{SEED}/alerts"
+    topic, prefix = f"ftransfer_ztf_2026-11-01_{seed()}", f"{seed()}/alerts"
     with kafka_host.inside():
         oracle = fill_topic(
-            place.kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, ALERTS, partitions=PARTITIONS, seed=SEED
+            place.kafka.bootstrap_servers, topic, AlertKind.ZTF_LIGHT, ALERTS, partitions=PARTITIONS, seed=seed()
         )
     url, hurry = f"s3://{BUCKET}/{prefix}", tmp_path / "hurry"
     settings = environment({**unhurried(hurry), **place.store.environment})

@@ -1,9 +1,7 @@
-"""The seed of what is random in the tests of faults, said at the top of the report; and a Kafka behind a link."""
+"""A Kafka behind a link, and what goes over it."""
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,24 +9,10 @@ import pytest
 from tests.harness.filled import Filled, fill_far_topic
 from tests.harness.link import FarKafka, Line, far_kafka
 
-VARIABLE = "FINK_DASK_TEST_SEED"
-SEED = int(os.environ.get(VARIABLE) or random.SystemRandom().randrange(10**6))
-
-
-def pytest_report_header() -> str:
-    """Say the seed."""
-    return f"seed of the faults: {SEED} ({VARIABLE}={SEED} repeats them)"
-
-
-@pytest.fixture
-def chance(request: pytest.FixtureRequest) -> random.Random:
-    """Yield a source of chance of the test's own."""
-    return random.Random(f"{SEED} {request.node.name}")
-
 
 @pytest.fixture(scope="module")
 def shared_far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarKafka]:
-    """Yield a Kafka behind a link, for all tests of the session."""
+    """Yield a Kafka behind a link, for all tests of a file."""
     with far_kafka(tmp_path_factory.mktemp("far-kafka"), Line()) as kafka:
         yield kafka
 
