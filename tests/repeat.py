@@ -109,12 +109,18 @@ def run(tests: list[str], times: int, busy: int, command: Sequence[str], path: P
         is_busy = number <= busy
         done = {line["test"] for line in read(path) if line["round"] == number}
         if left := [name for name in tests if name not in done]:
-            round_ = json.dumps({"round": number, "busy": is_busy})
+            round_ = json.dumps({"round": number, "busy": is_busy, "commit": _commit()})
             with busy_processes(2 if is_busy else 0), tempfile.NamedTemporaryFile("w") as names:
                 json.dump(left, names)
                 names.flush()
                 env = {**os.environ, FILE: str(path), ROUND: round_, LEFT: names.name}
                 subprocess.run(command, cwd=ROOT, env=env, check=False)
+
+
+def _commit() -> str:
+    """Name what is run: the commit, and whether something was changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def summarise(tests: list[str], times: int, path: Path) -> int:
@@ -128,6 +134,8 @@ def summarise(tests: list[str], times: int, path: Path) -> int:
         folder.update({"runs": 1, "busy": line["busy"], "failed": line["outcome"] == "failed"})
     for name, count in sorted(folders.items()):
         print(f"{name}: {count['runs']} runs, {count['busy']} beside busy processes, {count['failed']} failed")
+    for commit, number in Counter(line.get("commit") or "a commit that has no name" for line in results).items():
+        print(f"{commit}: {number} runs")
     for (name, is_busy), number in failures.most_common():
         print(f"{number} failed{' beside busy processes' if is_busy else ''}: {name}")
     missing = wanted - {(line["test"], line["round"]) for line in results}
@@ -146,7 +154,8 @@ def main() -> int:
     parser.add_argument("paths", nargs="*", help="as pytest's: files, folders, tests")
     given = parser.parse_args()
     given.results.parent.mkdir(exist_ok=True)
-    chosen = ["--target", given.target, *given.paths]
+    # Not apart from its name: pytest takes `docs` for the folder then.
+    chosen = [f"--target={given.target}", *given.paths]
     tests = collect(chosen)
     quietly = ["-q", "-p", "no:cacheprovider", "-p", "tests.repeat", "--no-header"]
     shared = ["-n", str(given.processes), "--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart", "0"]
